@@ -10,15 +10,28 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from keras_transfer._version import __version__
+from keras_transfer._version import __version__ as __version__
 
 # Public name -> the module that it lives in (a module of that name is itself public).
 _HOMES: dict[str, str] = {
+    "Backbone": "keras_transfer.backbones.backbone",
+    "CompositeTransfer": "keras_transfer.modes",
+    "ParameterTransfer": "keras_transfer.modes",
+    "Readout": "keras_transfer.graph.readout",
+    "Recipe": "keras_transfer.modes",
+    "Stage": "keras_transfer.training.stage",
+    "StructureTransfer": "keras_transfer.modes",
+    "TransferClassifier": "keras_transfer.estimators.classifier",
     "datasets": "keras_transfer.datasets",
     "errors": "keras_transfer.errors",
+    "get_backbone": "keras_transfer.backbones.registry",
+    "list_backbones": "keras_transfer.backbones.registry",
+    "load": "keras_transfer.persistence.native",
+    "register_backbone": "keras_transfer.backbones.registry",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one list, held by a test
+
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@
     ├── WeightsNotFoundError (FileNotFoundError)  pretrained weights are not at hand
     ├── FileFormatError (ValueError)            a file is broken, or not what its name says
     │   └── UnsafeFileError                     a file asks for more than data
+    ├── DivergedError (ArithmeticError)         the loss is no longer a number
     ├── OutputExistsError (FileExistsError)     an output stands where one is to be written
     ├── FreezeError (RuntimeError)              a frozen weight moved, or a named one did not train
     └── RecipeFileError (ValueError)            a recipe file, with all its mistakes at once
@@ -28,6 +29,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = [
     "DataError",
+    "DivergedError",
     "FileFormatError",
     "FreezeError",
     "InvalidParameterError",
@@ -92,6 +94,10 @@ class FileFormatError(KerasTransferError, ValueError):
 
 class UnsafeFileError(FileFormatError):
     """A file asks for more than data: unknown code, or content that is not the published one."""
+
+
+class DivergedError(KerasTransferError, ArithmeticError):
+    """Training left the range of numbers: the loss is NaN or infinite."""
 
 
 class OutputExistsError(KerasTransferError, FileExistsError):

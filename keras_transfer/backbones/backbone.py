@@ -1,0 +1,261 @@
+"""Backbone: all that the rest of the package needs to know of a pretrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from keras_transfer.backbones.partition import Block, BlockPatterns, partition
+from keras_transfer.backbones.preprocessing import Preprocessing
+from keras_transfer.errors import InvalidParameterError, InvalidTypeError
+
+__all__ = ["MODALITIES", "Backbone", "CallableSource", "ModelSource", "Source"]
+
+MODALITIES = ("picture", "features")
+
+
+class Source(Protocol):
+    """Where a network comes from. A value: hashable, comparable, picklable, holding no Keras object."""
+
+    def load(self, input_shape: tuple[int, ...]) -> Any:
+        """Build the network with its weights for one input shape."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network without its old head: an immutable, lazy description.
+
+    Made by `get_backbone`. No Keras or TensorFlow object exists until `load` is called, which every
+    fit does for itself; so a backbone can be a scikit-learn parameter: ``clone``, ``copy`` and
+    ``deepcopy`` return the backbone itself.
+
+    Attributes
+    ----------
+    name : str
+        The name in messages, tables and layer names.
+    source : Source
+        Where the network comes from.
+    modality : {"picture", "features"} or None
+        What the network reads; None if the input's shape is to tell.
+    weights : str or None
+        Which weights the network starts with; None means random.
+    input_shape : tuple of int or None
+        The input shape without the batch, if it was fixed.
+    default_shape : tuple of int or None
+        The shape that the source task used, such as ``(224, 224, 3)``.
+    min_size : int
+        The smallest height and width in pixels.
+    preprocessing : Preprocessing
+        From pixels of 0..255 to what the network was trained on.
+    blocks : tuple of (str, str) or None
+        Patterns that group layers into blocks; None: read from the graph.
+    licence : str
+        Licence of the weights.
+    weights_from : str
+        Who published the weights.
+
+    Examples
+    --------
+    >>> from keras_transfer import get_backbone
+    >>> backbone = get_backbone("MobileNetV2", weights=None, input_shape=(96, 96, 3))
+    >>> [block.name for block in backbone.list_blocks()][:3]
+    ['stem', 'block_1', 'block_2']
+    """
+
+    name: str
+    source: Source = field(repr=False)
+    modality: str | None = "picture"
+    weights: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    default_shape: tuple[int, ...] | None = field(default=None, repr=False)
+    min_size: int = field(default=1, repr=False)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing, repr=False)
+    blocks: BlockPatterns | None = field(default=None, repr=False)
+    licence: str = field(default="", repr=False)
+    weights_from: str = field(default="", repr=False)
+
+    def __sklearn_clone__(self) -> Backbone:
+        return self
+
+    def __copy__(self) -> Backbone:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        return self
+
+    def resolve_shape(self, input_shape: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return the input shape that the network will be built for.
+
+        Parameters
+        ----------
+        input_shape : sequence of int, optional
+            A shape without the batch; by default the backbone's own.
+
+        Returns
+        -------
+        tuple of int
+
+        Raises
+        ------
+        InvalidParameterError
+            If the shape is too small, differs from the one fixed, or is not known.
+        """
+        shape = input_shape if input_shape is not None else self.input_shape or self.default_shape
+        if shape is None:
+            raise InvalidParameterError(
+                f"input_shape: expected the shape of one input for {self.name}, which has none of "
+                f"its own. Received: None. Pass input_shape=(height, width, 3) or (n_features,)."
+            )
+        shape = tuple(int(n) for n in shape)
+        if self.input_shape is not None and shape != self.input_shape:
+            raise InvalidParameterError(
+                f"input_shape: expected {self.input_shape}, which {self.name} is fixed to. "
+                f"Received: {shape}. Leave image_size and input_shape out, or use another backbone."
+            )
+        if self.modality == "picture" and (len(shape) != 3 or min(shape[:2]) < self.min_size):
+            raise InvalidParameterError(
+                f"input_shape: expected (height, width, channels) of at least {self.min_size} px "
+                f"for {self.name}. Received: {shape}. Choose a larger image_size."
+            )
+        return shape
+
+    def load(self, input_shape: Sequence[int] | None = None) -> Any:
+        """Build the network with its weights.
+
+        Parameters
+        ----------
+        input_shape : sequence of int, optional
+            A shape without the batch; by default the backbone's own.
+
+        Returns
+        -------
+        keras.Model
+            Takes inputs after `preprocessing`.
+
+        Raises
+        ------
+        InvalidTypeError
+            If a callable returns something else than a Keras model.
+        """
+        import keras
+
+        shape = self.resolve_shape(input_shape)
+        model = self.source.load(shape)
+        if not isinstance(model, keras.Model):
+            raise InvalidTypeError(
+                f"backbone {self.name!r}: expected a callable that returns a keras.Model. Received: "
+                f"{type(model).__name__}. Return keras.Model(inputs, outputs) or keras.Sequential."
+            )
+        if not model.built:
+            model.build((None, *shape))
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise InvalidParameterError(
+                f"backbone {self.name!r}: expected a model with one input and one output. Received: "
+                f"{len(model.inputs)} inputs and {len(model.outputs)} outputs."
+            )
+        return model
+
+    def list_blocks(self, input_shape: Sequence[int] | None = None) -> list[Block]:
+        """List the blocks, input side first. Builds the network.
+
+        Parameters
+        ----------
+        input_shape : sequence of int, optional
+            A shape without the batch; by default the backbone's own.
+
+        Returns
+        -------
+        list of Block
+        """
+        groups: dict[str, list[Any]] = {}
+        for leaf in partition(self.load(input_shape), self.blocks):
+            groups.setdefault(leaf.block, []).append(leaf)
+        return [
+            Block(
+                name,
+                tuple(leaf.name for leaf in leaves),
+                sum(getattr(leaf.operation, "count_params", int)() for leaf in leaves),
+            )
+            for name, leaves in groups.items()
+        ]
+
+    def with_shape(self, input_shape: Sequence[int] | None) -> Backbone:
+        """Return the same backbone with its input shape fixed."""
+        if input_shape is None:
+            return self
+        return replace(self, input_shape=replace(self, input_shape=None).resolve_shape(input_shape))
+
+
+@dataclass(frozen=True)
+class CallableSource:
+    """A network made by a function of the user's."""
+
+    function: Callable[[tuple[int, ...]], Any]
+
+    def load(self, input_shape: tuple[int, ...]) -> Any:
+        """Call the function."""
+        return self.function(input_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSource:
+    """A Keras model as it stood when the backbone was made: its configuration and its weights.
+
+    Attributes
+    ----------
+    config : str
+        Keras's own JSON of the architecture.
+    weights : tuple of numpy.ndarray
+        In the order of ``model.get_weights()``; read-only.
+    digest : str
+        SHA-256 over both.
+    """
+
+    config: str
+    weights: tuple[Any, ...]
+    digest: str
+
+    @classmethod
+    def from_model(cls, model: Any) -> ModelSource:
+        """Take a snapshot of a model."""
+        import hashlib
+        import json
+
+        import keras
+
+        config = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
+        return cls.from_parts(config, model.get_weights())
+
+    @classmethod
+    def from_parts(cls, config: str, weights: Sequence[Any]) -> ModelSource:
+        """Put a snapshot together from its two parts."""
+        import hashlib
+
+        import numpy as np
+
+        digest = hashlib.sha256(config.encode())
+        frozen = []
+        for weight in weights:
+            weight = np.array(weight)
+            weight.flags.writeable = False
+            digest.update(weight.tobytes())
+            frozen.append(weight)
+        return cls(config, tuple(frozen), digest.hexdigest())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelSource) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def load(self, input_shape: tuple[int, ...]) -> Any:
+        """Build the model anew."""
+        import json
+
+        import keras
+
+        # Safe mode refuses Lambda layers, whose code would run from the file.
+        model = keras.saving.deserialize_keras_object(json.loads(self.config), safe_mode=True)
+        model.set_weights(self.weights)
+        return model

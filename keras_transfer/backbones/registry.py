@@ -1,0 +1,312 @@
+"""Backbones by name, and anything else turned into a Backbone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras_transfer.backbones.applications import FAMILIES, applications_backbone
+from keras_transfer.backbones.backbone import (
+    MODALITIES,
+    Backbone,
+    CallableSource,
+    ModelSource,
+)
+from keras_transfer.backbones._lite0_tmp import efficientnet_lite0_backbone
+from keras_transfer.backbones.partition import BlockPatterns
+from keras_transfer.backbones.preprocessing import Preprocessing, as_preprocessing
+from keras_transfer.errors import (
+    FileFormatError,
+    InvalidParameterError,
+    InvalidTypeError,
+    UnknownNameError,
+    WeightsNotFoundError,
+)
+
+__all__ = ["as_backbone", "get_backbone", "list_backbones", "register_backbone"]
+
+# Name -> function of the weights asked for.
+_BUILT_IN: dict[str, Callable[[str | None], Backbone]] = {
+    "EfficientNetLite0": efficientnet_lite0_backbone,
+    **{name: lambda w, name=name: applications_backbone(name, w) for name in FAMILIES},  # type: ignore[misc]
+}
+_REGISTERED: dict[str, Backbone] = {}
+
+_UNSET: Any = object()
+
+
+def list_backbones() -> list[str]:
+    """List the names that `get_backbone` understands.
+
+    Returns
+    -------
+    list of str
+        The built-in names first, then those registered in this process.
+
+    Examples
+    --------
+    >>> from keras_transfer import list_backbones
+    >>> "EfficientNetLite0" in list_backbones()
+    True
+    """
+    return [*_BUILT_IN, *_REGISTERED]
+
+
+def register_backbone(
+    name: str,
+    build: Callable[[tuple[int, ...]], Any],
+    *,
+    blocks: Mapping[str, str] | BlockPatterns | None = None,
+    preprocessing: str | Preprocessing | None = None,
+    input_shape: Sequence[int] | None = None,
+    modality: str | None = None,
+    overwrite: bool = False,
+) -> Backbone:
+    """Give a network of one's own a name.
+
+    Parameters
+    ----------
+    name : str
+        The name for `get_backbone`, estimators and recipe files.
+    build : callable
+        ``build(input_shape) -> keras.Model``: the network without a head, with its weights.
+    blocks : mapping of str to str, optional
+        Block name to a regular expression over layer names, input side first. By default the
+        blocks are read from the graph.
+    preprocessing : {"tf", "torch", "caffe", "none"} or Preprocessing, optional
+        From RGB pixels of 0..255 to what the network was trained on; None: the network reads
+        0..255.
+    input_shape : sequence of int, optional
+        The default input shape.
+    modality : {"picture", "features"}, optional
+        By default the data's shape tells.
+    overwrite : bool, default=False
+        Whether a name that is taken is given anew.
+
+    Returns
+    -------
+    Backbone
+
+    Examples
+    --------
+    >>> import keras
+    >>> from keras_transfer import register_backbone
+    >>> def two_layers(input_shape):
+    ...     return keras.Sequential(
+    ...         [keras.Input(input_shape), keras.layers.Dense(8, name="low"),
+    ...          keras.layers.Dense(4, name="high")])
+    >>> backbone = register_backbone(
+    ...     "TwoLayers", two_layers, blocks={"first": "low", "second": "high"}, overwrite=True)
+    >>> [block.name for block in backbone.list_blocks((3,))]
+    ['first', 'second']
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidTypeError(f"name: expected a non-empty string. Received: {name!r}.")
+    if not callable(build):
+        raise InvalidTypeError(
+            f"build: expected a callable (input_shape) -> keras.Model. Received: {build!r}."
+        )
+    if name in _BUILT_IN or (name in _REGISTERED and not overwrite):
+        raise InvalidParameterError(
+            f"name: expected one that is free. Received: {name!r}, which stands for another "
+            f"backbone. Choose another name"
+            f"{'' if name in _BUILT_IN else ', or pass overwrite=True'}."
+        )
+    backbone = Backbone(
+        name=name,
+        source=CallableSource(build),
+        weights="as given",
+        modality=_modality(modality),
+        default_shape=None if input_shape is None else tuple(input_shape),
+        preprocessing=as_preprocessing(preprocessing),
+        blocks=_block_patterns(blocks),
+        weights_from="registered",
+    )
+    _REGISTERED[name] = backbone
+    return backbone
+
+
+def get_backbone(
+    source: Any,
+    *,
+    weights: str | os.PathLike[str] | None = _UNSET,
+    input_shape: Sequence[int] | None = None,
+    blocks: Mapping[str, str] | BlockPatterns | None = None,
+    preprocessing: str | Preprocessing | None = None,
+    modality: str | None = None,
+    name: str | None = None,
+) -> Backbone:
+    """Turn a name, a Keras model or a callable into a `Backbone`.
+
+    Parameters
+    ----------
+    source : str, Backbone, keras.Model or callable
+        A registered name (see `list_backbones`), the path of a ``.keras`` file, a model, whose
+        weights are copied as they stand, or ``(input_shape) -> keras.Model``.
+    weights : str, path or None, optional
+        For a registered name: the published weights (``"imagenet"``, the default), the path of a
+        Keras weights file, or None for random ones.
+    input_shape : sequence of int, optional
+        Fix the input shape, without the batch.
+    blocks : mapping of str to str, optional
+        For models and callables: block name to a regular expression over layer names.
+    preprocessing : {"tf", "torch", "caffe", "none"} or Preprocessing, optional
+        For models and callables: from RGB pixels of 0..255 to what the network was trained on;
+        None: it reads 0..255.
+    modality : {"picture", "features"}, optional
+        For models and callables: what the network reads; by default the data's shape tells.
+    name : str, optional
+        For models and callables: the name in messages.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    UnknownNameError
+        If no backbone has that name.
+    InvalidTypeError
+        If ``source`` is none of the above.
+
+    Examples
+    --------
+    >>> from keras_transfer import get_backbone
+    >>> get_backbone("EfficientNetLite0")
+    Backbone(name='EfficientNetLite0', modality='picture', weights='imagenet', input_shape=None)
+    """
+    given = {"blocks": blocks, "preprocessing": preprocessing, "modality": modality, "name": name}
+    own = {key: value for key, value in given.items() if value is not None}
+    if isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".keras")):
+        source = _read_model(os.fspath(source))
+    if isinstance(source, (str, Backbone)):
+        if own:
+            raise InvalidParameterError(
+                f"get_backbone: {', '.join(own)} belong(s) to models and callables. Received with "
+                f"{source!r}, which has its own. Leave out, or register_backbone under a new name."
+            )
+        if isinstance(source, str):
+            backbone = _named(source, "imagenet" if weights is _UNSET else weights)
+        elif weights is not _UNSET:
+            raise InvalidParameterError(
+                f"weights: belong to a name. Received with {source!r}, which has its own."
+            )
+        else:
+            backbone = source
+        return backbone.with_shape(input_shape)
+    if weights is not _UNSET:
+        raise InvalidParameterError(
+            f"weights: belong to a name. Received with a {type(source).__name__}, which brings its "
+            f"own weights."
+        )
+    described: dict[str, Any] = {
+        "modality": _modality(modality),
+        "preprocessing": as_preprocessing(preprocessing),
+        "blocks": _block_patterns(blocks),
+    }
+    if _is_keras_model(source):
+        if not source.built or len(source.inputs) != 1:
+            raise InvalidParameterError(
+                f"source: expected a built keras.Model with one input. Received: {source.name!r}, "
+                f"built={source.built}. Call it once on data, or build it, first."
+            )
+        shape = tuple(source.inputs[0].shape[1:])
+        fixed = shape if None not in shape else None
+        if fixed is not None and modality is None:
+            described["modality"] = "picture" if len(fixed) == 3 else "features"
+        backbone = Backbone(
+            name=name or source.name,
+            source=ModelSource.from_model(source),
+            weights="as given",
+            input_shape=fixed,
+            weights_from="keras.Model",
+            **described,
+        )
+        return backbone.with_shape(input_shape)
+    if callable(source) and not hasattr(source, "get_params"):
+        backbone = Backbone(
+            name=name or getattr(source, "__name__", type(source).__name__),
+            source=CallableSource(source),
+            weights="as given",
+            weights_from="callable",
+            **described,
+        )
+        return backbone.with_shape(input_shape)
+    raise InvalidTypeError(
+        f"source: expected a name ({', '.join(list_backbones())}), a keras.Model, a callable "
+        f"(input_shape) -> keras.Model, or a Backbone. Received: {source!r} "
+        f"(type {type(source).__name__})."
+    )
+
+
+def as_backbone(parameter: Any) -> Backbone:
+    """Resolve an estimator's ``backbone`` parameter: a name, a Backbone or a callable.
+
+    Raises
+    ------
+    InvalidTypeError
+        For a bare model or estimator, which scikit-learn's ``clone`` would copy or unfit.
+    """
+    if _is_keras_model(parameter) or hasattr(parameter, "get_params"):
+        raise InvalidTypeError(
+            f"backbone: expected a name, a Backbone or a callable (input_shape) -> keras.Model. "
+            f"Received: a bare {type(parameter).__name__}, which clone would copy or unfit. "
+            f"Write backbone=get_backbone(model)."
+        )
+    return get_backbone(parameter)
+
+
+def _named(name: str, weights: str | os.PathLike[str] | None) -> Backbone:
+    weights = None if weights is None else os.fspath(weights)
+    if name in _REGISTERED:
+        if weights not in (None, "imagenet"):
+            raise InvalidParameterError(
+                f"weights: {name!r} was registered with its own. Received: {weights!r}."
+            )
+        return _REGISTERED[name]
+    if name not in _BUILT_IN:
+        raise UnknownNameError("backbone", name, list_backbones())
+    if weights not in (None, "imagenet") and not os.path.isfile(weights):
+        raise WeightsNotFoundError(
+            f"weights: expected 'imagenet', None or the path of a Keras weights file. Received: "
+            f"{weights!r}, which is no file."
+        )
+    return _BUILT_IN[name](weights)
+
+
+def _modality(modality: str | None) -> str | None:
+    if modality is not None and modality not in MODALITIES:
+        raise UnknownNameError("modality", modality, MODALITIES)
+    return modality
+
+
+def _block_patterns(blocks: Mapping[str, str] | BlockPatterns | None) -> BlockPatterns | None:
+    if blocks is None:
+        return None
+    if isinstance(blocks, Mapping):
+        return tuple((pattern, block) for block, pattern in blocks.items())
+    return tuple((str(pattern), str(block)) for pattern, block in blocks)
+
+
+def _is_keras_model(value: Any) -> bool:
+    # Without importing Keras for a value that cannot be a model of it.
+    if not any(base.__module__.startswith("keras.") for base in type(value).__mro__):
+        return False
+    import keras
+
+    return isinstance(value, keras.Model)
+
+
+def _read_model(path: str) -> Any:
+    import keras
+
+    if not os.path.isfile(path):
+        raise WeightsNotFoundError(f"source: expected a .keras file. Received: {path!r}, no file.")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise FileFormatError(
+            f"source: expected a .keras file that loads in Keras's safe mode. Received: {path!r}: "
+            f"{error}"
+        ) from error

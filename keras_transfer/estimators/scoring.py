@@ -1,0 +1,72 @@
+"""scikit-learn's scorers on outputs that are already computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer, get_scorer_names
+
+from keras_transfer.errors import InvalidTypeError, UnknownNameError
+
+__all__ = ["classification_score"]
+
+
+def classification_score(
+    scoring: Any, classes: np.ndarray, default: str = "balanced_accuracy"
+) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Turn a ``scoring`` parameter into a function of class indices and probabilities.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+        A scikit-learn scorer or its name.
+    classes : numpy.ndarray of shape (n_classes,)
+    default : str
+        What None stands for.
+
+    Returns
+    -------
+    callable
+        ``score(targets, probabilities) -> float``, higher is better.
+
+    Raises
+    ------
+    UnknownNameError
+    InvalidTypeError
+    """
+    scoring = default if scoring is None else scoring
+    if isinstance(scoring, str) and scoring not in get_scorer_names():
+        raise UnknownNameError("scoring", scoring, get_scorer_names(), "scikit-learn's scorers")
+    if not isinstance(scoring, str) and not callable(scoring):
+        raise InvalidTypeError(
+            f"scoring: expected a scikit-learn scorer, its name or None. Received: {scoring!r}."
+        )
+    scorer = get_scorer(scoring)
+
+    def score(targets: np.ndarray, probabilities: np.ndarray) -> float:
+        answers = _Answers(classes, probabilities)
+        return float(scorer(answers, np.empty((len(targets), 1)), classes[targets]))
+
+    return score
+
+
+class _Answers(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that answers with what it was given."""
+
+    def __init__(self, classes: np.ndarray, probabilities: np.ndarray):
+        self.classes_ = classes
+        self._probabilities = probabilities
+
+    def predict(self, X: Any) -> np.ndarray:
+        return self.classes_[self._probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        # Scorers of several classes want rows that sum to 1 in double precision.
+        probabilities = self._probabilities.astype(np.float64)
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True

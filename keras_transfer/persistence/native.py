@@ -1,0 +1,169 @@
+"""Save and load fitted estimators: one zip of Keras's own archive and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from keras_transfer._version import __version__
+from keras_transfer.backbones.backbone import ModelSource
+from keras_transfer.errors import FileFormatError, InvalidTypeError
+from keras_transfer.estimators.classifier import TransferClassifier
+from keras_transfer.persistence.files import new_file
+from keras_transfer.persistence.plain import Attachments, from_plain, to_plain
+
+__all__ = ["FORMAT", "load", "save"]
+
+# Raised when a file of an earlier version can no longer be read.
+FORMAT = 1
+_DESCRIPTION, _MODEL = "estimator.json", "model.keras"
+_ESTIMATORS = {kind.__name__: kind for kind in (TransferClassifier,)}
+
+
+def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Save a fitted estimator to one file, without pickle.
+
+    Parameters
+    ----------
+    estimator : TransferClassifier
+        Fitted.
+    path : str or path
+    overwrite : bool, default=False
+        Whether a file that exists is replaced.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    OutputExistsError
+        If the file exists and ``overwrite`` is not set.
+    InvalidTypeError
+        If a label or parameter cannot be written as data.
+    """
+    import keras
+
+    check_is_fitted(estimator, "model_")
+    if type(estimator).__name__ not in _ESTIMATORS:
+        raise InvalidTypeError(
+            f"estimator: expected one of {', '.join(_ESTIMATORS)}. Received: "
+            f"{type(estimator).__name__}."
+        )
+    attachments: Attachments = {}
+    fitted = {
+        name: value
+        for name, value in vars(estimator).items()
+        if name.endswith("_") and name != "model_"
+    }
+    description = {
+        "format": FORMAT,
+        "keras_transfer": __version__,
+        "keras": keras.__version__,
+        "estimator": type(estimator).__name__,
+        "parameters": to_plain(estimator.get_params(deep=False), attachments),
+        "fitted": to_plain({**fitted, "_reader": estimator._reader}, attachments),
+        "attachments": list(attachments),
+    }
+    model = estimator.model_
+    # The optimizer's state is of no use to whoever loads it, and twice as large as the weights.
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    with (
+        new_file(path, overwrite=overwrite) as aside,
+        zipfile.ZipFile(aside, "w") as archive,  # Keras's archive compresses by itself
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        archive.writestr(_DESCRIPTION, json.dumps(description))
+        bare.save(Path(folder) / _MODEL)
+        archive.write(Path(folder) / _MODEL, _MODEL)
+        for number, source in enumerate(attachments.values()):
+            archive.writestr(f"attachment_{number}.json", source.config)
+            buffer = io.BytesIO()
+            np.savez(buffer, *source.weights)
+            archive.writestr(f"attachment_{number}.npz", buffer.getvalue())
+
+
+def load(
+    path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | None = None
+) -> Any:
+    """Load an estimator that was saved.
+
+    Nothing is executed: the file holds JSON, arrays and a Keras archive, which is read in Keras's
+    safe mode.
+
+    Parameters
+    ----------
+    path : str or path
+        Written by ``estimator.save``.
+    custom_objects : mapping of str to object, optional
+        Keras layers of one's own, and functions that parameters held, by name.
+
+    Returns
+    -------
+    TransferClassifier
+        Fitted; gives the same predictions to the bit.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is truncated, of another kind, or of another version.
+    FileNotFoundError
+        If it does not exist.
+
+    Examples
+    --------
+    >>> import keras_transfer
+    >>> clf = keras_transfer.load("animals.keras_transfer")  # doctest: +SKIP
+    """
+    import keras
+
+    functions = dict(custom_objects or {})
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            description = json.loads(archive.read(_DESCRIPTION))
+            _check_description(description, path)
+            attachments: Attachments = {}
+            for number, digest in enumerate(description["attachments"]):
+                config = archive.read(f"attachment_{number}.json").decode()
+                with np.load(
+                    io.BytesIO(archive.read(f"attachment_{number}.npz")), allow_pickle=False
+                ) as arrays:
+                    weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+                attachments[digest] = ModelSource.from_parts(config, weights)
+            parameters = from_plain(description["parameters"], attachments, functions)
+            fitted = from_plain(description["fitted"], attachments, functions)
+            target = Path(folder) / _MODEL
+            target.write_bytes(archive.read(_MODEL))
+            model = keras.saving.load_model(
+                target, custom_objects=functions, compile=False, safe_mode=True
+            )
+    except (FileFormatError, FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:
+        # A broken archive fails in as many ways as it has readers.
+        raise FileFormatError(
+            f"{os.fspath(path)}: expected a file written by save(). Received: one that cannot be "
+            f"read ({type(error).__name__}: {error}). Is it whole? A layer of your own goes into "
+            f"custom_objects."
+        ) from error
+    estimator = _ESTIMATORS[description["estimator"]](**parameters)
+    vars(estimator).update(fitted, model_=model)
+    return estimator
+
+
+def _check_description(description: Any, path: str | os.PathLike[str]) -> None:
+    version = description.get("format") if isinstance(description, dict) else None
+    if version != FORMAT or description.get("estimator") not in _ESTIMATORS:
+        written_by = description.get("keras_transfer") if isinstance(description, dict) else None
+        raise FileFormatError(
+            f"{os.fspath(path)}: expected format {FORMAT} of keras_transfer {__version__}. "
+            f"Received: format {version!r}, written by keras_transfer {written_by}. Load it with "
+            f"that version and save it again."
+        )

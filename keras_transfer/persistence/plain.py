@@ -1,0 +1,201 @@
+"""Python values as JSON and back, by a closed table: nothing is imported or executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.backbones.backbone import Backbone, CallableSource, ModelSource
+from keras_transfer.backbones.preprocessing import Preprocessing
+from keras_transfer.backbones.registry import get_backbone
+from keras_transfer.errors import FileFormatError, InvalidTypeError
+from keras_transfer.graph.readout import Readout
+from keras_transfer.inputs.features import FeatureInput
+from keras_transfer.inputs.pictures import PictureInput
+from keras_transfer.modes import RECIPES
+from keras_transfer.training.audit import AuditRow
+from keras_transfer.training.run import StageRecord
+from keras_transfer.training.stage import Stage
+
+__all__ = ["Attachments", "MissingFunction", "from_plain", "to_plain"]
+
+# Values that are their fields.
+_DATACLASSES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (AuditRow, FeatureInput, PictureInput, Readout, Stage, StageRecord)
+}
+_RECIPE_NAMES = {kind: name for name, kind in RECIPES.items()}
+# Keras models that parameters hold, by their digest.
+Attachments = dict[str, ModelSource]
+
+
+@dataclasses.dataclass(frozen=True)
+class MissingFunction:
+    """Stands for a function that a file names, since a file cannot hold code."""
+
+    name: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Say how to bring the function back."""
+        raise FileFormatError(
+            f"{self.name!r}: expected the function that the saved estimator was made with. A file "
+            f"holds no code, so it was not loaded. Pass it: "
+            f"load(path, custom_objects={{{self.name!r}: function}})."
+        )
+
+
+def to_plain(value: Any, attachments: Attachments) -> Any:
+    """Turn a value into what JSON can hold.
+
+    Parameters
+    ----------
+    value : object
+    attachments : dict
+        Takes up models that are stored beside the JSON.
+
+    Raises
+    ------
+    InvalidTypeError
+        If there is no way to write the value without pickle.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, np.generic):
+        return {"$scalar": [value.dtype.str, to_plain(value.item(), attachments)]}
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, list):
+        return [to_plain(item, attachments) for item in value]
+    if isinstance(value, tuple):
+        return {"$tuple": [to_plain(item, attachments) for item in value]}
+    if isinstance(value, frozenset):
+        return {"$frozenset": [to_plain(item, attachments) for item in sorted(value, key=repr)]}
+    if isinstance(value, bytes):
+        return {"$bytes": value.hex()}
+    if isinstance(value, np.ndarray):
+        return {"$array": [value.dtype.str, to_plain(value.tolist(), attachments)]}
+    if isinstance(value, Mapping):
+        pairs = [[to_plain(k, attachments), to_plain(v, attachments)] for k, v in value.items()]
+        return {"$dict": pairs}
+    if isinstance(value, np.random.RandomState):
+        return {"$random_state": to_plain(value.get_state(), attachments)}
+    if type(value) in _RECIPE_NAMES:
+        settings = to_plain(value.get_params(deep=False), attachments)
+        return {"$recipe": [_RECIPE_NAMES[type(value)], settings]}
+    if isinstance(value, Backbone):
+        return {"$backbone": _backbone_to_plain(value, attachments)}
+    if type(value).__name__ in _DATACLASSES:
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {"$value": [type(value).__name__, to_plain(fields, attachments)]}
+    if isinstance(value, MissingFunction):
+        return {"$function": value.name}
+    if callable(value):
+        return {"$function": getattr(value, "__name__", type(value).__name__)}
+    raise InvalidTypeError(
+        f"save: expected labels and parameters that are text, numbers, tuples or values of "
+        f"keras_transfer. Received: {value!r} (type {type(value).__name__}). Use such labels, or "
+        f"pickle the estimator."
+    )
+
+
+def from_plain(value: Any, attachments: Attachments, functions: Mapping[str, Any]) -> Any:
+    """Turn what JSON held back into the value.
+
+    Parameters
+    ----------
+    value : object
+    attachments : dict
+        Models that were stored beside the JSON.
+    functions : mapping of str to callable
+        Functions that the file may name.
+
+    Raises
+    ------
+    FileFormatError
+        If it holds a tag that is not known.
+    """
+
+    def back(item: Any) -> Any:
+        return from_plain(item, attachments, functions)
+
+    if isinstance(value, list):
+        return [back(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise FileFormatError(f"expected one tag. Received: {list(value)[:5]}.")
+    ((tag, content),) = value.items()
+    if tag == "$scalar":
+        return np.dtype(content[0]).type(back(content[1]))
+    if tag == "$float":
+        return float(content)
+    if tag == "$tuple":
+        return tuple(back(content))
+    if tag == "$frozenset":
+        return frozenset(back(content))
+    if tag == "$bytes":
+        return bytes.fromhex(content)
+    if tag == "$array":
+        items = back(content[1])
+        if np.dtype(content[0]) == object:
+            array = np.empty(len(items), dtype=object)
+            array[:] = items
+            return array
+        return np.array(items, dtype=content[0])
+    if tag == "$dict":
+        return {back(k): back(v) for k, v in content}
+    if tag == "$random_state":
+        state = np.random.RandomState()
+        state.set_state(back(content))
+        return state
+    if tag == "$recipe":
+        name, settings = content
+        if name in RECIPES:
+            return RECIPES[name](**back(settings))
+    if tag == "$backbone":
+        return _backbone_from_plain(back(content), attachments, functions)
+    if tag == "$value" and content[0] in _DATACLASSES:
+        return _DATACLASSES[content[0]](**back(content[1]))
+    if tag == "$function":
+        return functions.get(content, MissingFunction(content))
+    raise FileFormatError(
+        f"expected what this version of keras_transfer writes. Received: {tag!r} with "
+        f"{str(content)[:60]!r}."
+    )
+
+
+def _backbone_to_plain(backbone: Backbone, attachments: Attachments) -> Any:
+    described = {
+        f.name: getattr(backbone, f.name)
+        for f in dataclasses.fields(backbone)
+        if f.name not in ("source", "preprocessing")
+    }
+    described["preprocessing"] = dataclasses.astuple(backbone.preprocessing)
+    source = backbone.source
+    if isinstance(source, ModelSource):
+        attachments[source.digest] = source
+        described["model"] = source.digest
+    elif isinstance(source, CallableSource):
+        described["function"] = source.function
+    return to_plain(described, attachments)
+
+
+def _backbone_from_plain(
+    described: dict[str, Any], attachments: Attachments, functions: Mapping[str, Any]
+) -> Backbone:
+    preprocessing = Preprocessing(*described.pop("preprocessing"))
+    if "model" in described:
+        source: Any = attachments[described.pop("model")]
+    elif "function" in described:
+        source = CallableSource(described.pop("function"))
+    else:
+        named = get_backbone(described["name"], weights=described["weights"])
+        return named.with_shape(described["input_shape"])
+    return Backbone(source=source, preprocessing=preprocessing, **described)
+

@@ -1,0 +1,74 @@
+"""What trains in a stage, block by block: the table shown before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras_transfer.backbones.partition import Block
+from keras_transfer.training.freezing import leaf_layers
+from keras_transfer.training.stage import Stage
+
+__all__ = ["AuditRow", "audit"]
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One block in one stage.
+
+    Attributes
+    ----------
+    block : str
+    parameters : int
+        Numbers in the block's weights.
+    trained : int
+        How many of them the optimizer changes.
+    learning_rate : float or None
+        None where nothing trains.
+    batch_norm : str
+        The policy in force, or ``"-"`` where the block has no BatchNorm.
+    """
+
+    block: str
+    parameters: int
+    trained: int
+    learning_rate: float | None
+    batch_norm: str
+
+
+def audit(model: Any, blocks: Sequence[Block], stage: Stage) -> list[AuditRow]:
+    """Read from a frozen model what will train.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `freeze_for` left it.
+    blocks : sequence of Block
+    stage : Stage
+
+    Returns
+    -------
+    list of AuditRow
+        One for each block, input side first.
+    """
+    import keras
+
+    rows = []
+    for block in blocks:
+        layers = [model.get_layer(name) for name in block.layers]
+        trained = sum(
+            math.prod(weight.shape) for layer in layers for weight in layer.trainable_weights
+        )
+        has_batch_norm = any(
+            isinstance(inner, keras.layers.BatchNormalization)
+            for layer in layers
+            for inner in leaf_layers(layer)
+        )
+        trains = block.name in stage.trained
+        policy = (stage.batch_norm if trains else "frozen") if has_batch_norm else "-"
+        rate = stage.learning_rates.get(block.name)
+        rows.append(AuditRow(block.name, block.parameters, trained, rate, policy))
+    return rows
+

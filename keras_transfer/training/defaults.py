@@ -1,0 +1,83 @@
+"""Settings that depend on how many examples there are: one pure function."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["StageDefaults", "stage_defaults"]
+
+# Steps after which training no longer gains on the sets that the defaults were chosen on. A linear
+# head starts from nothing and needs many cheap steps; pretrained blocks start near their goal.
+HEAD_STEPS = 400
+BLOCK_STEPS = 200
+SCRATCH_STEPS = 2000
+# Under this many steps moving averages with momentum 0.99 never settle (it forgets a start only
+# after some hundreds), and the network scores at chance in inference.
+FEW_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class StageDefaults:
+    """Settings of a stage that were left to choose.
+
+    Attributes
+    ----------
+    epochs : int
+        The most epochs.
+    learning_rate : float
+    batch_norm : str
+    batch_norm_momentum : float or None
+    """
+
+    epochs: int
+    learning_rate: float
+    batch_norm: str
+    batch_norm_momentum: float | None
+
+
+def stage_defaults(
+    n_examples: int, *, batch_size: int, trains_backbone: bool, pretrained: bool
+) -> StageDefaults:
+    """Choose what a user left open.
+
+    Parameters
+    ----------
+    n_examples : int
+        Training examples.
+    batch_size : int
+    trains_backbone : bool
+        Whether blocks of the backbone train, or the head alone.
+    pretrained : bool
+        Whether these blocks start from a source task's weights.
+
+    Returns
+    -------
+    StageDefaults
+
+    Notes
+    -----
+    What must be reached is a number of steps, not of epochs, so few examples get many epochs; at
+    least 5, since a pass or two over many examples do not settle a head, and at most 200.
+
+    A head alone takes a rate ten times that of pretrained blocks, which a large step would push
+    away from what they know; under Adam the step is the rate, whatever the gradient.
+
+    BatchNorm statistics of the source stay where pretrained blocks train, since those of a few
+    small batches are noise; gamma and beta train. Random weights have no statistics to keep.
+    """
+    steps_per_epoch = max(1, math.ceil(n_examples / batch_size))
+    if not trains_backbone:
+        steps, learning_rate = HEAD_STEPS, 1e-2
+    elif pretrained:
+        steps, learning_rate = BLOCK_STEPS, 1e-3
+    else:
+        steps, learning_rate = SCRATCH_STEPS, 1e-3
+    epochs = min(max(5, math.ceil(steps / steps_per_epoch)), 1000)
+    few = epochs * steps_per_epoch < FEW_STEPS or not pretrained
+    return StageDefaults(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_norm="affine" if pretrained else "train",
+        batch_norm_momentum=0.9 if few else None,
+    )

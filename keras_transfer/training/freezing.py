@@ -1,0 +1,148 @@
+"""The only place that writes ``.trainable``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.backbones.partition import Block
+from keras_transfer.errors import UnknownNameError
+from keras_transfer.training.stage import Stage
+
+__all__ = ["freeze_for", "frozen_weights", "has_fresh_batch_norm", "leaf_layers"]
+
+# Attributes through which layers act at random in training, by Keras's own names.
+_RANDOM_RATES = ("rate", "drop_path_rate", "stddev")
+
+
+def leaf_layers(layer: Any) -> list[Any]:
+    """List a layer and everything inside it, outermost first."""
+    # Keras has no public way to look into a composite layer.
+    return list(layer._flatten_layers(include_self=True, recursive=True))
+
+
+@contextlib.contextmanager
+def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[None]:
+    """Set what trains in a stage; inside the context frozen blocks compute as in inference.
+
+    ``trainable`` stays as set after the context. Dropout and stochastic depth in frozen blocks are
+    off inside it, since a frozen block is a fixed function, and on again after it. To be called
+    before ``compile``: Keras's compiled step does not see a change (it is silently ignored).
+
+    Parameters
+    ----------
+    model : keras.Model
+        Flat.
+    blocks : sequence of Block
+        The model's blocks.
+    stage : Stage
+
+    Raises
+    ------
+    UnknownNameError
+        If the stage names a block that the model does not have.
+    """
+    import keras
+
+    names = [block.name for block in blocks]
+    for name in stage.trained:
+        if name not in names:
+            raise UnknownNameError(f"stage {stage.name!r}: block", name, names, model.name)
+    block_of = {layer: block.name for block in blocks for layer in block.layers}
+    restore: list[tuple[Any, str, Any]] = []
+
+    def hold(layer: Any, attribute: str, value: Any) -> None:
+        restore.append((layer, attribute, getattr(layer, attribute)))
+        setattr(layer, attribute, value)
+
+    # A frozen parent hides what trains inside it; setting it sets every child, so it comes first.
+    model.trainable = True
+    for layer in model.layers:
+        trains = block_of.get(layer.name) in stage.trained
+        # Outermost only: setting a parent sets everything inside it.
+        layer.trainable = trains
+        for inner in leaf_layers(layer):
+            if isinstance(inner, keras.layers.BatchNormalization):
+                _apply_batch_norm(inner, trains, stage.batch_norm)
+                if trains and stage.batch_norm == "train" and stage.batch_norm_momentum is not None:
+                    hold(inner, "momentum", stage.batch_norm_momentum)
+            if not trains:
+                for attribute in _RANDOM_RATES:
+                    if _is_random(inner) and getattr(inner, attribute, 0):
+                        hold(inner, attribute, 0.0)
+    try:
+        yield
+    finally:
+        for layer, attribute, value in restore:
+            setattr(layer, attribute, value)
+
+
+def frozen_weights(model: Any, blocks: Sequence[Block], stage: Stage) -> list[Any]:
+    """List the weights that must not move in a stage: bit-equal after it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `freeze_for` left it.
+    blocks : sequence of Block
+    stage : Stage
+
+    Returns
+    -------
+    list of keras.Variable
+        Every weight outside the blocks that train, and in these the BatchNorm weights that the
+        policy holds. State that a trained layer of another kind keeps for itself may move.
+    """
+    import keras
+
+    block_of = {layer: block.name for block in blocks for layer in block.layers}
+    frozen = []
+    for layer in model.layers:
+        if block_of.get(layer.name) not in stage.trained:
+            frozen += layer.weights
+        elif stage.batch_norm != "train":
+            for inner in leaf_layers(layer):
+                if isinstance(inner, keras.layers.BatchNormalization):
+                    frozen += [weight for weight in inner.weights if not weight.trainable]
+    return frozen
+
+
+def has_fresh_batch_norm(model: Any) -> bool:
+    """Say whether the BatchNorm statistics of a model were never trained.
+
+    A network of random weights, however it came here, has no statistics to keep: with theirs
+    frozen it would run without any normalisation.
+    """
+    import keras
+
+    layers = [
+        inner
+        for layer in model.layers
+        for inner in leaf_layers(layer)
+        if isinstance(inner, keras.layers.BatchNormalization)
+    ]
+    return bool(layers) and all(
+        bool(np.all(layer.moving_mean.numpy() == 0))
+        and bool(np.all(layer.moving_variance.numpy() == 1))
+        for layer in layers
+    )
+
+
+def _apply_batch_norm(layer: Any, trains: bool, policy: str) -> None:
+    # What holds the statistics is the layer's own flag alone: training=False on the call, or a
+    # frozen parent, does not in a functional model (Keras 3.15).
+    layer.trainable = trains and policy == "train"
+    if trains and policy == "affine":
+        for variable in (layer.gamma, layer.beta):
+            if variable is not None:
+                variable.trainable = True
+
+
+def _is_random(layer: Any) -> bool:
+    import keras
+
+    named = ("Dropout", "GaussianNoise", "StochasticDepth", "DropPath")
+    return isinstance(layer, keras.layers.Dropout) or any(n in type(layer).__name__ for n in named)

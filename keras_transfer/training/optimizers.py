@@ -1,0 +1,91 @@
+"""Optimizers: one for each learning rate of a stage, holding exactly the weights named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_transfer.backbones.partition import Block
+from keras_transfer.errors import FreezeError, InvalidTypeError, UnknownNameError
+from keras_transfer.training.stage import Stage
+
+__all__ = ["OPTIMIZERS", "build_optimizer", "check_optimizer", "held_weights"]
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "nadam", "adagrad", "lamb", "muon")
+
+
+def build_optimizer(model: Any, blocks: Sequence[Block], stage: Stage) -> Any:
+    """Make the optimizer of a stage.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `freeze_for` left it.
+    blocks : sequence of Block
+    stage : Stage
+
+    Returns
+    -------
+    keras.optimizers.Optimizer
+        A plain one where all blocks share a rate, else a ``MultiOptimizer``: scaling gradients
+        instead would do nothing under Adam, which divides by their size.
+    """
+    import keras
+
+    rates = sorted(set(stage.learning_rates.values()), reverse=True)
+    if len(rates) == 1:
+        return _one(stage.optimizer, rates[0])
+    by_rate = {rate: _one(stage.optimizer, rate) for rate in rates}
+    for number, optimizer in enumerate(by_rate.values()):
+        optimizer.name = f"{optimizer.name}_{number}"
+    by_path = {
+        weight.path: by_rate[stage.learning_rates[block.name]]
+        for block in blocks
+        if block.name in stage.trained
+        for layer in block.layers
+        for weight in model.get_layer(layer).trainable_weights
+    }
+    # Whole paths as keys: a pattern that matches nothing would go unnoticed.
+    default = by_rate[rates[0]]
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, by_path))
+
+
+def held_weights(optimizer: Any) -> list[Any]:
+    """List the weights that a built optimizer changes."""
+    return list(optimizer._trainable_variables)  # Keras shows only the optimizer's own state
+
+
+def check_optimizer(model: Any, optimizer: Any, stage: Stage) -> None:
+    """Make sure that the optimizer holds exactly the weights that train.
+
+    Raises
+    ------
+    FreezeError
+    """
+    held = {id(weight): weight.path for weight in held_weights(optimizer)}
+    named = {id(weight): weight.path for weight in model.trainable_weights}
+    if held.keys() != named.keys():
+        odd = sorted({**held, **named}[key] for key in held.keys() ^ named.keys())
+        raise FreezeError(
+            f"stage {stage.name!r}: expected the optimizer to hold the {len(named)} weights that "
+            f"train. It holds {len(held)}; they differ in {odd[:3]}. Was "
+            f"trainable changed between stages?"
+        )
+
+
+def _one(optimizer: Any, learning_rate: float) -> Any:
+    import keras
+
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise UnknownNameError("optimizer", optimizer, OPTIMIZERS)
+        made = keras.optimizers.get(optimizer)
+    else:
+        made = optimizer() if callable(optimizer) else None
+        if not isinstance(made, keras.optimizers.Optimizer):
+            raise InvalidTypeError(
+                f"optimizer: expected one of {', '.join(OPTIMIZERS)} or a callable without "
+                f"arguments that returns a Keras optimizer. Received: {optimizer!r}."
+            )
+    made.learning_rate = learning_rate
+    return made

@@ -1,0 +1,100 @@
+"""Tiny backbones and data, in one place: for tests where the backbone is not the point."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_transfer import get_backbone
+
+SIZE = 16
+
+
+def cnn(input_shape):
+    """Three convolutions with BatchNorm; no weights of a source task."""
+    inputs = keras.Input(input_shape)
+    x = inputs
+    for number in range(3):
+        x = keras.layers.Conv2D(6, 3, strides=2, padding="same", name=f"conv{number}")(x)
+        x = keras.layers.BatchNormalization(name=f"bn{number}")(x)
+        x = keras.layers.ReLU(name=f"relu{number}")(x)
+    return keras.Model(inputs, x, name="cnn")
+
+
+def residual(input_shape):
+    """A stem and two residual units; with dropout inside the first."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(inputs)
+    for number in range(2):
+        y = keras.layers.Conv2D(4, 3, padding="same", name=f"unit{number}_conv")(x)
+        y = keras.layers.BatchNormalization(name=f"unit{number}_bn")(y)
+        if number == 0:
+            y = keras.layers.Dropout(0.5, name="unit0_drop")(y)
+        x = keras.layers.Add(name=f"unit{number}_add")([x, y])
+    return keras.Model(inputs, x, name="residual")
+
+
+def nested(input_shape):
+    """A model that holds a sequential and a functional model."""
+    inputs = keras.Input(input_shape)
+    stem = keras.Sequential(
+        [keras.layers.Conv2D(4, 3, padding="same"), keras.layers.BatchNormalization()], name="low"
+    )
+    x = stem(inputs)
+    inner = keras.Input(x.shape[1:])
+    y = keras.layers.Conv2D(4, 3, strides=2, padding="same")(inner)
+    x = keras.Model(inner, keras.layers.ReLU()(y), name="high")(x)
+    return keras.Model(inputs, x, name="nested")
+
+
+def dense(input_shape):
+    """For vectors of features."""
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Dense(16, activation="relu", name="low"),
+            keras.layers.Dense(8, activation="relu", name="high"),
+        ],
+        name="dense",
+    )
+
+
+def settled(build, input_shape, seed=0):
+    """A backbone with BatchNorm statistics as a source task leaves them."""
+    keras.utils.set_random_seed(seed)
+    model = build(input_shape)
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
+    return get_backbone(model)
+
+
+def pictures(n_per_class=8, classes=("circle", "square", "stripes"), size=SIZE, seed=0):
+    """Pictures of three shapes, uint8 of shape (n, size, size, 3), and their labels."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / (size - 1) - 0.5
+    masks = {
+        "circle": rows**2 + columns**2 < 0.1,
+        "square": np.maximum(abs(rows), abs(columns)) < 0.3,
+        "stripes": (np.arange(size) % 4 < 2)[:, None] & np.ones((1, size), bool),
+    }
+    X, y = [], []
+    for name in classes:
+        for _ in range(n_per_class):
+            picture = rng.integers(0, 60, (size, size, 3))
+            picture[masks[name]] += rng.integers(120, 190, 3)
+            X.append(picture)
+            y.append(name)
+    order = rng.permutation(len(X))
+    return np.array(X, np.uint8)[order], np.array(y)[order]
+
+
+def vectors(n_per_class=20, seed=0):
+    """Two clouds of vectors, float64 of shape (n, 5), and their labels."""
+    rng = np.random.default_rng(seed)
+    X = np.concatenate([rng.normal(-1, 1, (n_per_class, 5)), rng.normal(1, 1, (n_per_class, 5))])
+    y = np.array(["no"] * n_per_class + ["yes"] * n_per_class)
+    order = rng.permutation(len(X))
+    return X[order], y[order]
