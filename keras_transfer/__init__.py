@@ -30,8 +30,7 @@ _HOMES: dict[str, str] = {
     "register_backbone": "keras_transfer.backbones.registry",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - one list, held by a test
-
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

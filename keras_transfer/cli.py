@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 # click: kept, well known, and starts in 10 ms. Everything heavier is imported by the commands.
 import click
@@ -45,9 +44,7 @@ def run(file: str, overrides: tuple[str, ...], quick: bool, overwrite: bool, qui
             recipe_file = recipe_file.quick()
         from keras_transfer.experiment import results_table, run_recipe_file
 
-        results = run_recipe_file(
-            recipe_file, source=file, overwrite=overwrite, verbose=not quiet
-        )
+        results = run_recipe_file(recipe_file, source=file, overwrite=overwrite, verbose=not quiet)
     except RecipeFileError as error:
         raise _Failure(str(error), exit_code=2) from None
     except KerasTransferError as error:
@@ -61,7 +58,7 @@ class _Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]
 
 
 def _print_table(title: str, cells: list[tuple[str, ...]]) -> None:

@@ -133,9 +133,7 @@ class RecipeFile(_Table):
         return self.model_copy(update={"data": data, "estimator": estimator, "runs": runs})
 
 
-def read_recipe_file(
-    path: str | os.PathLike[str], overrides: Sequence[str] = ()
-) -> RecipeFile:
+def read_recipe_file(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RecipeFile:
     """Read and check a recipe file.
 
     Parameters
@@ -223,9 +221,9 @@ def _check_values(content: Mapping[str, Any]) -> list[str]:
         content.get("estimator", {}),
         content.get("runs", []),
     )
-    if isinstance(data, dict) and isinstance(data.get("dataset"), str):
-        if data["dataset"] not in LOADERS:
-            problems.append("data: " + unknown_name("dataset", data["dataset"], LOADERS))
+    dataset = data.get("dataset") if isinstance(data, dict) else None
+    if isinstance(dataset, str) and dataset not in LOADERS:
+        problems.append("data: " + unknown_name("dataset", dataset, LOADERS))
     if isinstance(shared, dict):
         problems += _check_estimator(shared)
     names = [run.get("name") for run in runs if isinstance(run, dict)] if runs else []

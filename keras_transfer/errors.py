@@ -145,8 +145,8 @@ def unknown_name(kind: str, name: object, valid: Iterable[str], where: str = "")
 
     Examples
     --------
-    >>> unknown_name("block", "blok3", ["stem", "block3"], "EfficientNetLite0")
-    "block 'blok3' is not in EfficientNetLite0. Expected one of: stem, block3. Did you mean 'block3'?"
+    >>> unknown_name("block", "blok3", ["stem", "block3"], "Lite0")
+    "block 'blok3' is not in Lite0. Expected one of: stem, block3. Did you mean 'block3'?"
     """
     valid = tuple(valid)
     is_not = f"is not in {where}" if where else "is not known"

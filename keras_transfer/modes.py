@@ -381,7 +381,10 @@ class CompositeTransfer(Recipe):
     CompositeTransfer(train_blocks=2)
     """
 
-    _constraints = {**Recipe._constraints, "train_blocks": NONE | _BLOCKS | one_of("gradual")}
+    _constraints: Mapping[str, Constraint] = {
+        **Recipe._constraints,
+        "train_blocks": NONE | _BLOCKS | one_of("gradual"),
+    }
 
     def stages(
         self,

@@ -50,6 +50,7 @@ def number(low: float = 0.0, high: float = math.inf, *, above: bool = False) -> 
     def allows(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return False
+        value = float(value)
         return math.isfinite(value) and (low < value if above else low <= value) and value <= high
 
     return Constraint(words, allows)
@@ -59,7 +60,7 @@ def integer(low: int = 0) -> Constraint:
     """Allow whole numbers from ``low`` on."""
     return Constraint(
         f"an int of at least {low}",
-        lambda v: isinstance(v, numbers.Integral) and not isinstance(v, bool) and v >= low,
+        lambda v: isinstance(v, numbers.Integral) and not isinstance(v, bool) and int(v) >= low,
     )
 
 

@@ -144,5 +144,7 @@ def applications_backbone(name: str, weights: str | None) -> Backbone:
         preprocessing=PREPROCESSING[family.preprocessing],
         blocks=family.blocks,
         licence="Apache-2.0",
-        weights_from="keras.applications, ImageNet" if weights == "imagenet" else weights or "random",
+        weights_from="keras.applications, ImageNet"
+        if weights == "imagenet"
+        else weights or "random",
     )

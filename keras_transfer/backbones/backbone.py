@@ -16,7 +16,7 @@ MODALITIES = ("picture", "features")
 
 
 class Source(Protocol):
-    """Where a network comes from. A value: hashable, comparable, picklable, holding no Keras object."""
+    """Where a network comes from: a hashable, picklable value that holds no Keras object."""
 
     def load(self, input_shape: tuple[int, ...]) -> Any:
         """Build the network with its weights for one input shape."""
@@ -144,15 +144,16 @@ class Backbone:
         model = self.source.load(shape)
         if not isinstance(model, keras.Model):
             raise InvalidTypeError(
-                f"backbone {self.name!r}: expected a callable that returns a keras.Model. Received: "
-                f"{type(model).__name__}. Return keras.Model(inputs, outputs) or keras.Sequential."
+                f"backbone {self.name!r}: expected a callable that returns a keras.Model. "
+                f"Received: {type(model).__name__}. Return keras.Model(inputs, outputs) or "
+                f"keras.Sequential."
             )
         if not model.built:
             model.build((None, *shape))
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise InvalidParameterError(
-                f"backbone {self.name!r}: expected a model with one input and one output. Received: "
-                f"{len(model.inputs)} inputs and {len(model.outputs)} outputs."
+                f"backbone {self.name!r}: expected a model with one input and one output. "
+                f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs."
             )
         return model
 
@@ -219,7 +220,6 @@ class ModelSource:
     @classmethod
     def from_model(cls, model: Any) -> ModelSource:
         """Take a snapshot of a model."""
-        import hashlib
         import json
 
         import keras

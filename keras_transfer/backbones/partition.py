@@ -60,7 +60,7 @@ class Leaf:
 
 
 class _Token:
-    """Stands for a tensor while the graph is read; knows which leaf made it."""
+    """Stands for a tensor while the graph is read; knows which leaf made it (None: the input)."""
 
     def __init__(self, leaf: Leaf | None):
         self.leaf = leaf
@@ -77,9 +77,11 @@ def read_leaves(model: Any) -> list[Leaf]:
     def record(path: str, operation: Any, n_outputs: int, *args: Any, **kwargs: Any) -> Any:
         leaf = leaves.setdefault(path, Leaf(path, operation))
         for value in keras.tree.flatten((args, kwargs)):
-            if isinstance(value, _Token) and value.leaf is None:
+            if not isinstance(value, _Token):
+                continue
+            if value.leaf is None:
                 leaf.reads_input = True
-            elif isinstance(value, _Token):
+            else:
                 leaf.inputs.append(value.leaf)
                 value.leaf.consumers.append(leaf)
         tokens = [_Token(leaf) for _ in range(n_outputs)]
@@ -165,8 +167,8 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
                 groups.setdefault(block, []).append(layer)
         if HEAD not in groups:
             raise InvalidParameterError(
-                f"Expected a model that keras_transfer built, with layers named 'block.layer' and a "
-                f"block {HEAD!r}. Received {model.name!r} with layers "
+                f"Expected a model that keras_transfer built, with layers named 'block.layer' and "
+                f"a block {HEAD!r}. Received {model.name!r} with layers "
                 f"{[layer.name for layer in model.layers[:4]]} ... Pass "
                 f"blocks={{block: [layer name, ...], {HEAD!r}: [...]}}."
             )
@@ -177,8 +179,8 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
                 found = [la for la in model.layers if re.fullmatch(expression, la.name)]
                 if not found:
                     raise InvalidParameterError(
-                        f"blocks[{block!r}]: {expression!r} matches no layer of {model.name!r}. Its "
-                        f"layers: {', '.join(layer.name for layer in model.layers)}."
+                        f"blocks[{block!r}]: {expression!r} matches no layer of {model.name!r}. "
+                        f"Its layers: {', '.join(layer.name for layer in model.layers)}."
                     )
                 groups.setdefault(block, []).extend(found)
     return [
@@ -258,7 +260,9 @@ def _place_unmatched(leaves: list[Leaf]) -> None:
     A layer that merges closes the block that its inputs come from (the addition of a residual
     unit); any other prepares the block that it feeds (padding, the pooling of a shortcut).
     """
-    order = {block: i for i, block in enumerate(dict.fromkeys(la.block for la in leaves if la.block))}
+    order = {
+        block: i for i, block in enumerate(dict.fromkeys(la.block for la in leaves if la.block))
+    }
     if not order:
         for leaf in leaves:
             leaf.block = "backbone"

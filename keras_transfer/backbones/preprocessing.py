@@ -33,7 +33,9 @@ class Preprocessing:
         if self.channel_order == "bgr":
             pixels = keras.ops.flip(pixels, axis=-1)
         if self.scale != 1.0 or self.offset != 0.0:
-            scale, offset = (list(v) if isinstance(v, tuple) else v for v in (self.scale, self.offset))
+            scale, offset = (
+                list(v) if isinstance(v, tuple) else v for v in (self.scale, self.offset)
+            )
             pixels = keras.layers.Rescaling(scale, offset, name="preprocess.rescaling")(pixels)
         return pixels
 

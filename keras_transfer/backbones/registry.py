@@ -13,7 +13,7 @@ from keras_transfer.backbones.backbone import (
     CallableSource,
     ModelSource,
 )
-from keras_transfer.backbones._lite0_tmp import efficientnet_lite0_backbone
+from keras_transfer.backbones.efficientnet_lite import efficientnet_lite0_backbone
 from keras_transfer.backbones.partition import BlockPatterns
 from keras_transfer.backbones.preprocessing import Preprocessing, as_preprocessing
 from keras_transfer.errors import (
@@ -226,7 +226,7 @@ def get_backbone(
         return backbone.with_shape(input_shape)
     if callable(source) and not hasattr(source, "get_params"):
         backbone = Backbone(
-            name=name or getattr(source, "__name__", type(source).__name__),
+            name=name or str(getattr(source, "__name__", type(source).__name__)),
             source=CallableSource(source),
             weights="as given",
             weights_from="callable",

@@ -183,7 +183,7 @@ class BaseTransfer(BaseEstimator):
         if size is None and backbone.input_shape is None and backbone.default_shape is None:
             size = np.shape(X)[1:3]  # a callable takes the pictures as they are
         shape = backbone.resolve_shape(None if size is None else (*size, 3))
-        return PictureInput.from_data(X, shape[:2])
+        return PictureInput.from_data(X, (shape[0], shape[1]))
 
     def _set_fitted(self, fitted: dict[str, Any]) -> None:
         """Take over a fit that went well, in place of an earlier one."""
@@ -194,7 +194,7 @@ class BaseTransfer(BaseEstimator):
             fitted["pixel_range_"] = reader.pixel_range
         else:
             fitted["n_features_in_"] = reader.n_features
-        vars(self).update(fitted)
+        self.__dict__.update(fitted)
 
     def _run(self, X: Any) -> np.ndarray:
         """Return the model's outputs for raw X."""

@@ -156,8 +156,9 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
                     f"validation_data: expected a pair (X, y). Received: "
                     f"{type(validation_data).__name__}."
                 )
-            check_lengths(*validation_data, "validation_data")
-            held = (validation_data[0], encode_labels(validation_data[1], classes))
+            X_held, y_held = validation_data
+            check_lengths(X_held, y_held, "validation_data")
+            held = (X_held, encode_labels(y_held, classes))
 
         def split(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
             fraction = self.validation

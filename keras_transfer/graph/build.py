@@ -85,7 +85,9 @@ def build_classifier(
     # === Readout and head ===
     features = readout.attach(outputs_of_blocks)
     if len(features.shape) != 2:
-        raise InvalidParameterError(f"readout: expected one vector per input, got {features.shape}.")
+        raise InvalidParameterError(
+            f"readout: expected one vector per input, got {features.shape}."
+        )
     probabilities = attach_classifier(features, outputs, dropout)
     return keras.Model(inputs, probabilities, name=f"transfer_from_{_identifier(backbone.name)}")
 

@@ -59,9 +59,10 @@ class Readout:
             raise InvalidTypeError(
                 f"blocks: expected one or more block names. Received: {blocks!r}."
             )
-        if isinstance(pooling, str) or _is_grid(pooling):
-            pooling = (pooling,) * len(names)  # type: ignore[assignment]
-        poolings = tuple(tuple(p) if not isinstance(p, str) else p for p in pooling)
+        each: Any = pooling
+        if isinstance(pooling, str) or _is_grid(pooling) or not isinstance(pooling, Sequence):
+            each = (pooling,) * len(names)
+        poolings = tuple(tuple(p) if isinstance(p, list) else p for p in each)
         for value in poolings:
             if value != AVERAGE and not _is_grid(value):
                 raise InvalidParameterError(

@@ -90,9 +90,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
             archive.writestr(f"attachment_{number}.npz", buffer.getvalue())
 
 
-def load(
-    path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | None = None
-) -> Any:
+def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """Load an estimator that was saved.
 
     Nothing is executed: the file holds JSON, arrays and a Keras archive, which is read in Keras's
@@ -154,7 +152,7 @@ def load(
             f"custom_objects."
         ) from error
     estimator = _ESTIMATORS[description["estimator"]](**parameters)
-    vars(estimator).update(fitted, model_=model)
+    estimator.__dict__.update(fitted, model_=model)
     return estimator
 
 

@@ -198,4 +198,3 @@ def _backbone_from_plain(
         named = get_backbone(described["name"], weights=described["weights"])
         return named.with_shape(described["input_shape"])
     return Backbone(source=source, preprocessing=preprocessing, **described)
-

@@ -71,4 +71,3 @@ def audit(model: Any, blocks: Sequence[Block], stage: Stage) -> list[AuditRow]:
         rate = stage.learning_rates.get(block.name)
         rows.append(AuditRow(block.name, block.parameters, trained, rate, policy))
     return rows
-

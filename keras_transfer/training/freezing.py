@@ -71,7 +71,7 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
                     hold(inner, "momentum", stage.batch_norm_momentum)
             if not trains:
                 for attribute in _RANDOM_RATES:
-                    if _is_random(inner) and getattr(inner, attribute, 0):
+                    if _is_random(inner) and getattr(inner, attribute, None):
                         hold(inner, attribute, 0.0)
     try:
         yield

@@ -91,7 +91,9 @@ class Display(Silent):
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Show an epoch's figures."""
         self._epoch += 1
-        shown = [f"{key} {logs[key]:.3f}" for key in ("loss", "val_loss", "val_score") if key in logs]
+        shown = [
+            f"{key} {logs[key]:.3f}" for key in ("loss", "val_loss", "val_score") if key in logs
+        ]
         self.progress.update(self._task, figures="  ".join(shown))
 
     def end_stage(self, reason: str) -> None:

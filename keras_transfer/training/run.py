@@ -268,7 +268,7 @@ def _make_callback(
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.epochs += 1
-            figures = {
+            figures: dict[str, Any] = {
                 "stage": stage.name,
                 "epoch": len(history.get("epoch", [])) + 1,
                 "loss": float(logs["loss"]),

@@ -28,9 +28,7 @@ class Validation:
         ``score(targets, outputs) -> float``, higher is better; by default the accuracy.
     """
 
-    def __init__(
-        self, dataset: Any, score: Callable[[np.ndarray, np.ndarray], float] = accuracy
-    ):
+    def __init__(self, dataset: Any, score: Callable[[np.ndarray, np.ndarray], float] = accuracy):
         self.dataset = dataset
         self.score = score
         self.targets = np.concatenate([np.asarray(batch[1]) for batch in dataset])
