@@ -54,9 +54,11 @@ class Recipe(BaseEstimator):
     epochs : int, optional
         The most epochs of each stage; by default enough for a number of steps (`stage_defaults`).
     learning_rate : float, optional
-        Of the stages that train blocks; by default chosen with the number of examples.
+        By default chosen with the number of examples. In composite transfer that of the stages
+        after the head's.
     head_learning_rate : float, optional
-        Of the head; by default chosen where the head trains alone, and `learning_rate` elsewhere.
+        The head's own; by default `learning_rate`, and in the first stage of composite transfer
+        chosen.
     optimizer : str or callable, default="adam"
         A Keras name, or a callable without arguments that returns an optimizer.
     dropout : float, default=0.0
@@ -272,6 +274,7 @@ class Recipe(BaseEstimator):
         n_examples: int,
         batch_size: int,
         pretrained: bool,
+        only_stage: bool = True,
     ) -> Stage:
         """Make a stage of blocks and the head; what was left open is chosen here."""
         chosen = stage_defaults(
@@ -281,13 +284,11 @@ class Recipe(BaseEstimator):
             pretrained=pretrained,
         )
         rate = self.learning_rate or chosen.learning_rate
-        if trained:
-            head_rate = self.head_learning_rate or rate
-        else:
-            head_rate = self.head_learning_rate or chosen.learning_rate
+        if not trained and not only_stage:
+            rate = chosen.learning_rate  # learning_rate is that of the blocks, which come later
         return Stage(
             name=name,
-            learning_rates={**dict.fromkeys(trained, rate), HEAD: head_rate},
+            learning_rates={**dict.fromkeys(trained, rate), HEAD: self.head_learning_rate or rate},
             epochs=self.epochs or chosen.epochs,
             batch_norm=self.batch_norm or chosen.batch_norm,
             batch_norm_momentum=chosen.batch_norm_momentum,
@@ -396,7 +397,7 @@ class CompositeTransfer(Recipe):
     ) -> list[Stage]:
         """Plan the head's stage, then one with the blocks, or one for each block."""
         counted = (n_examples, batch_size, pretrained)
-        stages = [self._stage("head", (), *counted)]
+        stages = [self._stage("head", (), *counted, only_stage=False)]
         train_blocks = "all" if self.train_blocks is None else self.train_blocks
         if isinstance(train_blocks, str) and train_blocks == "gradual":
             names = select_blocks("all", blocks)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from keras_transfer.backbones.partition import Block, BlockPatterns, partition
 from keras_transfer.backbones.preprocessing import Preprocessing
+from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 
 __all__ = ["MODALITIES", "Backbone", "CallableSource", "ModelSource", "Source"]
@@ -150,7 +151,8 @@ class Backbone:
             )
         if not model.built:
             model.build((None, *shape))
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
+        # A subclassed model does not know its inputs.
+        if is_graph(model) and (len(model.inputs) != 1 or len(model.outputs) != 1):
             raise InvalidParameterError(
                 f"backbone {self.name!r}: expected a model with one input and one output. "
                 f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs."

@@ -191,7 +191,7 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
 
 def _without_head(leaves: list[Leaf]) -> list[Leaf]:
     """Leave out the readout and head of a model that keras_transfer built: they are of its task."""
-    kept = [leaf for leaf in leaves if leaf.path.split(".")[0] not in ("readout", HEAD)]
+    kept = [leaf for leaf in leaves if not leaf.path.startswith(("readout.", f"{HEAD}."))]
     for leaf in kept:
         leaf.consumers = [consumer for consumer in leaf.consumers if consumer in kept]
     return kept
@@ -236,14 +236,16 @@ def _group_stretches(leaves: list[Leaf]) -> None:
     # that the data has another way round.
     reach = max((i for i, leaf in enumerate(leaves) if leaf.reads_input), default=0)
     stretch: list[Leaf] = []
-    block = ""
+    block, taken = "", set[str]()
     for index, leaf in enumerate(leaves):
         stretch.append(leaf)
         is_passage = reach <= index
         reach = max([reach, *(position[id(consumer)] for consumer in leaf.consumers)])
         if is_passage or index == len(leaves) - 1:
             kernel = next((inner for inner in stretch if _has_kernel(inner)), None)
-            block = _local_name(kernel) if kernel is not None else block
+            if kernel is not None:
+                block = _first_free(_local_name(kernel).replace(".", "_"), {*taken, *RESERVED})
+                taken.add(block)
             for inner in stretch:
                 inner.block = block
             stretch = []
@@ -296,6 +298,10 @@ def _name(leaves: list[Leaf]) -> None:
         local = _local_name(leaf)
         shorter = re.sub(rf"^(.*_)?{re.escape(leaf.block)}_", "", local)
         base = f"{leaf.block}.{(shorter or local).replace('.', '_')}"
-        names = itertools.chain([base], (f"{base}_{i}" for i in itertools.count(1)))
-        leaf.name = next(name for name in names if name not in taken)
+        leaf.name = _first_free(base, taken)
         taken.add(leaf.name)
+
+
+def _first_free(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(n for n in itertools.chain([name], numbered) if n not in taken)

@@ -206,12 +206,13 @@ def get_backbone(
         "blocks": _block_patterns(blocks),
     }
     if _is_keras_model(source):
-        if not source.built or len(source.inputs) != 1:
+        inputs = getattr(source, "inputs", None) or []  # a subclassed model does not know them
+        if not source.built or len(inputs) > 1:
             raise InvalidParameterError(
                 f"source: expected a built keras.Model with one input. Received: {source.name!r}, "
                 f"built={source.built}. Call it once on data, or build it, first."
             )
-        shape = tuple(source.inputs[0].shape[1:])
+        shape = tuple(inputs[0].shape[1:]) if inputs else (None,)
         fixed = shape if None not in shape else None
         if fixed is not None and modality is None:
             described["modality"] = "picture" if len(fixed) == 3 else "features"

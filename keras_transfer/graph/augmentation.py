@@ -102,6 +102,7 @@ def build_augmentation(names: Sequence[str], seed: int) -> Callable[[Any], Any]:
     def augment(pictures: Any) -> Any:
         for layer in layers:
             pictures = layer(pictures, training=True)
-        return pictures
+        # Saturation and contrast leave the range that the backbone was trained on.
+        return keras.ops.clip(pictures, *_RANGE)
 
     return augment

@@ -60,7 +60,7 @@ class Readout:
                 f"blocks: expected one or more block names. Received: {blocks!r}."
             )
         each: Any = pooling
-        if isinstance(pooling, str) or _is_grid(pooling) or not isinstance(pooling, Sequence):
+        if not isinstance(pooling, (list, tuple)) or any(isinstance(n, int) for n in pooling):
             each = (pooling,) * len(names)
         poolings = tuple(tuple(p) if isinstance(p, list) else p for p in each)
         for value in poolings:

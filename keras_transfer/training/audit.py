@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_transfer.backbones.partition import Block
-from keras_transfer.training.freezing import leaf_layers
+from keras_transfer.training.freezing import leaf_layers, trained_weights
 from keras_transfer.training.stage import Stage
 
 __all__ = ["AuditRow", "audit"]
@@ -59,7 +59,7 @@ def audit(model: Any, blocks: Sequence[Block], stage: Stage) -> list[AuditRow]:
     for block in blocks:
         layers = [model.get_layer(name) for name in block.layers]
         trained = sum(
-            math.prod(weight.shape) for layer in layers for weight in layer.trainable_weights
+            math.prod(weight.shape) for layer in layers for weight in trained_weights(layer)
         )
         has_batch_norm = any(
             isinstance(inner, keras.layers.BatchNormalization)

@@ -12,7 +12,7 @@ from keras_transfer.backbones.partition import Block
 from keras_transfer.errors import UnknownNameError
 from keras_transfer.training.stage import Stage
 
-__all__ = ["freeze_for", "frozen_weights", "has_fresh_batch_norm", "leaf_layers"]
+__all__ = ["freeze_for", "frozen_weights", "has_fresh_batch_norm", "leaf_layers", "trained_weights"]
 
 # Attributes through which layers act at random in training, by Keras's own names.
 _RANDOM_RATES = ("rate", "drop_path_rate", "stddev")
@@ -108,6 +108,15 @@ def frozen_weights(model: Any, blocks: Sequence[Block], stage: Stage) -> list[An
                 if isinstance(inner, keras.layers.BatchNormalization):
                     frozen += [weight for weight in inner.weights if not weight.trainable]
     return frozen
+
+
+def trained_weights(layer: Any) -> list[Any]:
+    """List the weights of a layer that train.
+
+    ``layer.trainable_weights`` is empty for a BatchNorm whose statistics are held, though its
+    gamma and beta train, and are among the model's.
+    """
+    return [weight for weight in layer.weights if weight.trainable]
 
 
 def has_fresh_batch_norm(model: Any) -> bool:

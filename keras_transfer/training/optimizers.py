@@ -7,11 +7,12 @@ from typing import Any
 
 from keras_transfer.backbones.partition import Block
 from keras_transfer.errors import FreezeError, InvalidTypeError, UnknownNameError
+from keras_transfer.training.freezing import trained_weights
 from keras_transfer.training.stage import Stage
 
 __all__ = ["OPTIMIZERS", "build_optimizer", "check_optimizer", "held_weights"]
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "nadam", "adagrad", "lamb", "muon")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "nadam", "adagrad")
 
 
 def build_optimizer(model: Any, blocks: Sequence[Block], stage: Stage) -> Any:
@@ -43,7 +44,7 @@ def build_optimizer(model: Any, blocks: Sequence[Block], stage: Stage) -> Any:
         for block in blocks
         if block.name in stage.trained
         for layer in block.layers
-        for weight in model.get_layer(layer).trainable_weights
+        for weight in trained_weights(model.get_layer(layer))
     }
     # Whole paths as keys: a pattern that matches nothing would go unnoticed.
     default = by_rate[rates[0]]

@@ -37,6 +37,7 @@ class Validation:
         """Return (loss, score) of a model as it stands."""
         outputs = inference.on_dataset(self.dataset)
         likelihood = outputs[np.arange(len(outputs)), self.targets]
-        # The same floor that Keras's cross entropy has.
-        loss = float(-np.log(np.clip(likelihood, 1e-7, 1.0)).mean())
+        # Keras computes its loss from the logits, without the usual floor of 1e-7; only what is
+        # zero in float32 is kept from becoming infinite here.
+        loss = float(-np.log(np.maximum(likelihood, np.finfo(np.float32).tiny)).mean())
         return loss, float(self.score(self.targets, outputs))

@@ -1,0 +1,262 @@
+"""What can be wrong in a recipe file: each check returns the mistakes that it finds, in words.
+
+The values of estimators and recipes are checked by the same tables that the estimators and recipes
+use themselves. Nothing here raises, so that all mistakes can be reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.backbones.registry import get_backbone, list_backbones
+from keras_transfer.datasets import LOADERS
+from keras_transfer.errors import KerasTransferError, unknown_name
+from keras_transfer.estimators.classifier import TransferClassifier
+from keras_transfer.estimators.scoring import classification_score
+from keras_transfer.graph.readout import Readout
+from keras_transfer.modes import RECIPES
+from keras_transfer.parameters import find_problems
+
+__all__ = [
+    "apply_override",
+    "as_estimator_values",
+    "as_file_name",
+    "find_value_problems",
+    "word_shape_problem",
+]
+
+# What a file may leave out.
+RECIPE, IMAGE_SIZE, IMAGENET = "composite", 128, "imagenet"
+# The other word for weights: no file.
+RANDOM = "random"
+# Parameters of the estimator that a file may set by their own name.
+_ESTIMATOR_KEYS = (
+    "backbone",
+    "readout",
+    "image_size",
+    "batch_size",
+    "validation",
+    "scoring",
+    "target_score",
+    "time_budget",
+)
+
+
+def apply_override(content: dict[str, Any], text: str) -> str | None:
+    """Set one value in place; return what is wrong, if anything."""
+    key, equals, raw = text.partition("=")
+    *parents, last = parts = key.strip().split(".")
+    if not equals or not all(parts):
+        return f"override: expected key=value. Received: {text!r}."
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except (ValueError, RecursionError):
+        value = raw
+    table: Any = content
+    for part in parents:
+        if isinstance(table, list) and _is_position(part, table):
+            table = table[int(part)]
+        elif isinstance(table, dict):
+            table = table.setdefault(part, {})
+        else:
+            return _leads_nowhere(key, part, table)
+    if isinstance(table, list) and _is_position(last, table):
+        table[int(last)] = value
+    elif isinstance(table, dict):
+        table[last] = value
+    else:
+        return _leads_nowhere(key, last, table)
+    return None
+
+
+def _is_position(part: str, values: list[Any]) -> bool:
+    return part.isdecimal() and int(part) < len(values)
+
+
+def _leads_nowhere(key: str, part: str, parent: Any) -> str:
+    if isinstance(parent, list):
+        expected = f"a position from 0 to {len(parent) - 1}" if parent else "a list with entries"
+    else:
+        expected = f"a table before it, and there is {_show(parent)}"
+    return f"override: {key}: expected {expected}. Received: {part!r}."
+
+
+# === Wording ===
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "tuple_type": "a list of tables, each headed [[runs]]",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "too_short": "at least {min_length}",
+    "string_too_short": "some text",
+    "string_too_long": "at most {max_length} characters",
+}
+
+
+def word_shape_problem(error: Any, tables: Mapping[str, Any]) -> str:
+    """Word one mistake that pydantic found."""
+    parts = error["loc"]
+    where = ".".join(str(part) for part in parts)
+    if error["type"] == "extra_forbidden":
+        table = tables[str(parts[0]) if parts[1:] else ""]
+        owner = ".".join(str(part) for part in parts[:-1])
+        problem = unknown_name("key", parts[-1], table.model_fields)
+        return f"{owner}: {problem}" if owner else problem
+    if error["type"] == "missing":
+        return f"{where}: expected a value. Received: none. Add it."
+    expected = _EXPECTED.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+    return f"{where}: expected {expected}. Received: {_show(error['input'])}."
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# === Names and values ===
+
+
+def find_value_problems(content: Mapping[str, Any]) -> list[str]:
+    """Check names and values by the tables of those who use them."""
+    data, shared, runs = (content.get(key) for key in ("data", "estimator", "runs"))
+    problems = [
+        f"{key}: expected one line of printable characters. Received: {_show(text)}."
+        for key in ("title", "output")
+        if isinstance(text := content.get(key), str) and not text.isprintable()
+    ]
+    dataset = data.get("dataset") if isinstance(data, dict) else None
+    if isinstance(dataset, str) and dataset not in LOADERS:
+        problems.append("data: " + unknown_name("dataset", dataset, LOADERS))
+    image_size = data.get("image_size", IMAGE_SIZE) if isinstance(data, dict) else None
+    if shared is None or isinstance(shared, dict):
+        problems += _check_estimator(shared or {}, image_size)
+    tables = (
+        [(f"runs.{i}", r) for i, r in enumerate(runs) if isinstance(r, dict)]
+        if (isinstance(runs, list))
+        else []
+    )
+    for where, run in tables:
+        problems += _check_run(where, run)
+    return problems + _check_names(tables)
+
+
+def _check_estimator(shared: Mapping[str, Any], data_size: Any) -> list[str]:
+    problems = [
+        "estimator: " + unknown_name("key", key, _ESTIMATOR_KEYS)
+        for key in shared
+        if key not in _ESTIMATOR_KEYS
+    ]
+    values = {key: value for key, value in shared.items() if key in _ESTIMATOR_KEYS}
+    try:
+        values = as_estimator_values(values)
+    except (KerasTransferError, TypeError) as error:
+        problems.append(f"estimator: readout: {error}")
+        del values["readout"]
+    if "scoring" in values:
+        try:
+            classification_score(values["scoring"], np.empty(0))
+        except KerasTransferError as error:
+            problems.append(f"estimator: {error}")
+    problems += find_problems("estimator", values, TransferClassifier._constraints)
+    backbone = values.get("backbone", TransferClassifier().backbone)
+    if backbone not in list_backbones():
+        return [*problems, "estimator: " + unknown_name("backbone", backbone, list_backbones())]
+    size = values.get("image_size", data_size)
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
+        try:
+            get_backbone(backbone).resolve_shape((*sides, 3))
+        except KerasTransferError as error:
+            problems.append(f"{'estimator' if 'image_size' in values else 'data'}: {error}")
+    return problems
+
+
+def _check_run(where: str, run: Mapping[str, Any]) -> list[str]:
+    problems = []
+    mode = run.get("recipe", RECIPE)
+    settings = run.get("settings", {})
+    if isinstance(mode, str) and mode not in RECIPES:
+        problems.append(f"{where}: " + unknown_name("recipe", mode, RECIPES))
+    elif isinstance(mode, str) and isinstance(settings, dict):
+        recipe = RECIPES[mode]()
+        known = recipe.get_params(deep=False)
+        problems += [
+            f"{where}.settings: " + unknown_name("key", key, known, f"{mode} transfer")
+            for key in settings
+            if key not in known
+        ]
+        problems += find_problems(f"{where}.settings", settings, recipe._constraints)
+    weights = run.get("weights", IMAGENET)
+    if (
+        isinstance(weights, str)
+        and weights not in (IMAGENET, RANDOM)
+        and not os.path.isfile(weights)
+    ):
+        problem = unknown_name("weights", weights, (IMAGENET, RANDOM))
+        problems.append(f"{where}: {problem} Or the path of a Keras weights file.")
+    name = run.get("name")
+    if isinstance(name, str) and not name.isprintable():
+        problems.append(
+            f"{where}: name: expected one line of printable characters. Received: {_show(name)}."
+        )
+    return problems
+
+
+def _check_names(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Check what the runs' names must be to one another."""
+    problems = []
+    named = [(where, run) for where, run in tables if isinstance(run.get("name"), str)]
+    names = [run["name"] for _, run in named]
+    twins = {run["name"]: run.get("same_seconds_as") for _, run in named}
+    saved: dict[str, str] = {}
+    for number, (where, run) in enumerate(named):
+        name, twin = run["name"], run.get("same_seconds_as")
+        if name in names[:number]:
+            problems.append(f"{where}: name: expected one of its own. Received: {name!r}, twice.")
+        elif run.get("save") is True:
+            other = saved.setdefault(as_file_name(name), name)
+            if other != name:
+                problems.append(
+                    f"{where}: name: expected one that differs from {other!r} in more than case "
+                    f"and punctuation, since both are saved. Received: {name!r}."
+                )
+        if not isinstance(twin, str):
+            continue
+        if twin not in names:
+            others = [other for other in names if other != name]
+            problems.append(f"{where}: " + unknown_name("same_seconds_as", twin, others))
+            continue
+        chain = [name]
+        while isinstance(twin, str) and twin not in chain:
+            chain.append(twin)
+            twin = twins.get(twin)
+        if twin == name:
+            problems.append(
+                f"{where}: same_seconds_as: expected a run that does not wait for this one. "
+                f"Received: {' -> '.join([*chain, name])}."
+            )
+    return problems
+
+
+def as_estimator_values(shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn TOML's values into the estimator's: a readout may be a table."""
+    values = dict(shared)
+    if isinstance(values.get("readout"), dict):
+        values["readout"] = Readout(**values["readout"])
+    return values
+
+
+def as_file_name(name: str) -> str:
+    return re.sub(r"\W+", "_", name.lower()).strip("_") or "estimator"

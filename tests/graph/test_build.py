@@ -1,0 +1,108 @@
+"""The model that is built: flat, functional, plain Keras."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from keras_transfer import get_backbone
+from keras_transfer.errors import InvalidParameterError
+from keras_transfer.graph.build import build_classifier
+from keras_transfer.graph.heads import LOGITS, PROBABILITIES
+
+SHAPE = (tiny.SIZE, tiny.SIZE, 3)
+
+
+@pytest.mark.parametrize("build", [tiny.cnn, tiny.residual, tiny.nested])
+def test_computes_what_the_source_computes(build):
+    backbone = tiny.settled(build, SHAPE)
+    model = build_classifier(backbone, 3)
+    x = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype("float32")
+    expected = backbone.load()(x).numpy().mean(axis=(1, 2))
+    read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
+    np.testing.assert_allclose(read, expected, rtol=1e-5)
+
+
+def test_is_flat_and_named():
+    model = build_classifier(get_backbone(tiny.nested), 3, input_shape=SHAPE, dropout=0.5)
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+    names = [layer.name for layer in model.layers]
+    assert names[0] == "picture"
+    assert names[-3:] == ["head.dropout", LOGITS, PROBABILITIES]
+    assert all("." in name for name in names[1:])
+
+
+def test_takes_and_gives_float32_whatever_the_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.input.dtype == model.output.dtype == "float32"
+    assert model.get_layer(LOGITS).compute_dtype == "float32"
+    np.testing.assert_allclose(model(np.ones((2, *SHAPE), "float32")).numpy().sum(axis=1), 1, 1e-6)
+
+
+def test_shared_layers_stay_shared():
+    def siamese(input_shape):
+        shared = keras.layers.Dense(4, name="shared")
+        inputs = keras.Input(input_shape)
+        x = keras.layers.Dense(4, name="first")(inputs)
+        return keras.Model(inputs, keras.layers.Add(name="sum")([shared(x), shared(x * 2)]))
+
+    backbone = get_backbone(siamese((5,)))
+    model = build_classifier(backbone, 2)
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
+    np.testing.assert_allclose(read, backbone.load()(x), rtol=1e-5)
+    assert model.count_params() == backbone.load().count_params() + 10
+
+
+def test_a_subclassed_backbone():
+    @keras.saving.register_keras_serializable("test_build")
+    class Opaque(keras.Model):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.layer = keras.layers.Dense(4)
+
+        def call(self, x):
+            return self.layer(x)
+
+    source = Opaque(name="opaque")
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    expected = source(x)
+
+    def build(input_shape):
+        return source
+
+    model = build_classifier(get_backbone(build), 2, input_shape=(5,))
+    read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_reloads_without_keras_transfer(tmp_path):
+    model = build_classifier(get_backbone("VGG16", weights=None), 3, input_shape=(32, 32, 3))
+    x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=model(x))
+    code = (
+        "import sys; sys.modules['keras_transfer'] = None\n"
+        "import keras, numpy as np; data = np.load('data.npz')\n"
+        "model = keras.models.load_model('model.keras')\n"
+        "assert np.array_equal(model(data['x']), data['y'])\n"
+        "print(*dict.fromkeys(layer.name.partition('.')[0] for layer in model.layers))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    blocks = [name for name in done.stdout.split() if name.startswith("block")]
+    assert blocks == [f"block{number}" for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("outputs", [1, 0, True, 2.5])
+def test_refuses_a_head_without_classes(outputs):
+    with pytest.raises(InvalidParameterError, match="number of classes"):
+        build_classifier(get_backbone(tiny.dense), outputs, input_shape=(3,))

@@ -1,0 +1,271 @@
+"""The modes: what they build, which stages they plan, and how they run on one's own data."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from sklearn.base import clone
+
+from keras_transfer import (
+    CompositeTransfer,
+    ParameterTransfer,
+    Recipe,
+    StructureTransfer,
+    TransferClassifier,
+    get_backbone,
+)
+from keras_transfer.backbones.partition import Block, read_blocks
+from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from keras_transfer.modes import as_recipe, select_blocks
+
+SHAPE = (tiny.SIZE, tiny.SIZE, 3)
+BLOCKS = [Block(name, (), 0) for name in ("stem", "low", "high", "head")]
+
+
+def trained(recipe, **options):
+    return [stage.trained for stage in recipe.stages(BLOCKS, 100, **options)]
+
+
+PLANS = {
+    "parameter": (ParameterTransfer(), [("stem", "low", "high", "head")]),
+    "parameter, some": (ParameterTransfer(2), [("low", "high", "head")]),
+    "structure": (StructureTransfer(), [("head",)]),
+    "structure, last": (StructureTransfer(1), [("high", "head")]),
+    "structure, named": (StructureTransfer(["high", "stem"]), [("stem", "high", "head")]),
+    "structure, all": (StructureTransfer("all"), [("stem", "low", "high", "head")]),
+    "composite": (CompositeTransfer(), [("head",), ("stem", "low", "high", "head")]),
+    "composite, none": (CompositeTransfer(0), [("head",)]),
+    "composite, two": (CompositeTransfer(2), [("head",), ("low", "high", "head")]),
+    "gradual": (
+        CompositeTransfer("gradual"),
+        [
+            ("head",),
+            ("high", "head"),
+            ("low", "high", "head"),
+            ("stem", "low", "high", "head"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_plans(case):
+    recipe, expected = PLANS[case]
+    assert trained(recipe) == expected
+
+
+def test_settings_reach_the_stages():
+    recipe = CompositeTransfer(
+        1,
+        epochs=7,
+        learning_rate=1e-4,
+        head_learning_rate=1e-2,
+        optimizer="sgd",
+        batch_norm="frozen",
+    )
+    head, blocks = recipe.stages(BLOCKS, 100)
+    assert dict(head.learning_rates) == {"head": 1e-2}
+    assert dict(blocks.learning_rates) == {"high": 1e-4, "head": 1e-2}
+    assert {(s.epochs, s.optimizer, s.batch_norm) for s in (head, blocks)} == {(7, "sgd", "frozen")}
+    (only,) = StructureTransfer(learning_rate=0.5).stages(BLOCKS, 100)
+    assert dict(only.learning_rates) == {"head": 0.5}
+
+
+def test_the_rate_of_the_head_follows_in_later_stages():
+    head, blocks = CompositeTransfer(learning_rate=1e-4).stages(BLOCKS, 100)
+    assert set(blocks.learning_rates.values()) == {1e-4}
+    assert head.learning_rates["head"] > 1e-4
+
+
+def test_parameters_are_scikit_learns():
+    recipe = CompositeTransfer(train_blocks=2)
+    assert clone(recipe).get_params() == recipe.get_params()
+    assert clone(recipe) is not recipe
+    clf = TransferClassifier(recipe=recipe).set_params(recipe__train_blocks=1)
+    assert clf.recipe.train_blocks == 1
+    assert repr(clf) == "TransferClassifier(recipe=CompositeTransfer(train_blocks=1))"
+
+
+def test_build_is_a_plain_model_with_the_modes_blocks_trainable():
+    model = ParameterTransfer(["conv2"]).build(tiny.cnn, outputs=5, input_shape=SHAPE)
+    assert type(model) is keras.Model or type(model).__name__ == "Functional"
+    assert model.output_shape == (None, 5)
+    paths = {w.path.partition(".")[0] for w in model.trainable_weights}
+    assert paths == {"conv2", "head"}
+    head_only = StructureTransfer().build(tiny.cnn, outputs=5, input_shape=SHAPE)
+    assert len(head_only.trainable_weights) == 2
+    first_stage = CompositeTransfer().build(tiny.cnn, outputs=5, input_shape=SHAPE)
+    assert len(first_stage.trainable_weights) == 2
+
+
+def dataset(n_per_class=8):
+    X, y = tiny.pictures(n_per_class)
+    targets = np.unique(y, return_inverse=True)[1]
+    return tf.data.Dataset.from_tensor_slices((X.astype("float32"), targets)).batch(8)
+
+
+def test_fit_on_a_dataset_of_ones_own(tmp_path):
+    recipe = CompositeTransfer(1, epochs=15, learning_rate=1e-2)
+    model = recipe.build(tiny.settled(tiny.cnn, SHAPE), outputs=3)
+    # The blocks are recovered from the names, also of a reloaded model.
+    model.save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    result = recipe.fit(model, dataset(), validation_data=dataset(), verbose=False)
+    assert list(dict.fromkeys(result.history["stage"])) == ["head", "fine-tuning"]
+    model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
+    assert model.evaluate(dataset(), verbose=0)[1] == pytest.approx(result.score)
+    assert result.score > 0.8
+
+
+def test_fit_on_a_foreign_model():
+    model = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, name="body"),
+            keras.layers.Dense(3, activation="softmax", name="top"),
+        ]
+    )
+    before = model.get_layer("body").get_weights()
+    blocks = {"body": ["body"], "head": ["top"]}
+    StructureTransfer(epochs=1).fit(model, dataset(), blocks=blocks, verbose=False)
+    for one, other in zip(before, model.get_layer("body").get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    result = ParameterTransfer(epochs=1).fit(model, dataset(), blocks=blocks, verbose=False)
+    assert result.records[0].stage.trained == ("body", "head")
+
+
+def test_target_score_and_time_budget_of_a_dataset():
+    recipe = StructureTransfer(epochs=500)
+    model = recipe.build(tiny.cnn, outputs=3, input_shape=SHAPE)
+    result = recipe.fit(
+        model, dataset(), validation_data=dataset(), target_score=0.0, verbose=False
+    )
+    assert [(r.reason, r.epochs) for r in result.records] == [("target score", 1)]
+    result = recipe.fit(model, dataset(), time_budget=1e-3, verbose=False)
+    assert [(r.reason, r.epochs) for r in result.records] == [("time budget", 1)]
+
+
+def test_names_of_the_modes():
+    assert isinstance(as_recipe("composite"), CompositeTransfer)
+    recipe = StructureTransfer(1)
+    assert as_recipe(recipe) is recipe
+
+
+def test_makes_its_estimator():
+    recipe = StructureTransfer(1)
+    clf = recipe.classifier("MobileNetV2", image_size=96)
+    assert isinstance(clf, TransferClassifier)
+    assert (clf.recipe, clf.backbone, clf.image_size) == (recipe, "MobileNetV2", 96)
+
+
+def infinite():
+    return dataset().repeat()
+
+
+MISTAKES = {
+    "more blocks than there are": (
+        lambda: select_blocks(4, BLOCKS),
+        InvalidParameterError,
+        r"at most 3, .*\(stem, low, high\)\. Received: 4",
+    ),
+    "an unknown block": (
+        lambda: select_blocks(["hihg"], BLOCKS),
+        UnknownNameError,
+        "Did you mean 'high'",
+    ),
+    "the head as a block": (lambda: select_blocks(["head"], BLOCKS), UnknownNameError, "'head'"),
+    "an unknown mode": (
+        lambda: as_recipe("composit"),
+        UnknownNameError,
+        "Did you mean 'composite'",
+    ),
+    "a class for a mode": (
+        lambda: as_recipe(StructureTransfer),
+        InvalidTypeError,
+        "a Recipe instance",
+    ),
+    "no mode": (lambda: Recipe().stages(BLOCKS, 1), NotImplementedError, "use one of the modes"),
+    "gradual structure": (
+        lambda: StructureTransfer("gradual").check(),
+        InvalidParameterError,
+        "train_blocks",
+    ),
+    "no dataset": (
+        lambda: StructureTransfer().fit(
+            StructureTransfer().build(tiny.cnn, 3, input_shape=SHAPE), tiny.pictures()
+        ),
+        InvalidTypeError,
+        r"from_tensor_slices",
+    ),
+    "an infinite dataset": (
+        lambda: StructureTransfer().fit(
+            StructureTransfer().build(tiny.cnn, 3, input_shape=SHAPE), infinite()
+        ),
+        InvalidParameterError,
+        "Leave repeat",
+    ),
+    "a dataset without targets": (
+        lambda: StructureTransfer().fit(
+            StructureTransfer().build(tiny.cnn, 3, input_shape=SHAPE),
+            dataset().map(lambda x, y: x),
+        ),
+        InvalidParameterError,
+        "batches of",
+    ),
+    "a target without validation": (
+        lambda: StructureTransfer().fit(
+            StructureTransfer().build(tiny.cnn, 3, input_shape=SHAPE), dataset(), target_score=0.5
+        ),
+        InvalidParameterError,
+        "Pass validation_data",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_refuses(case):
+    call, error, message = MISTAKES[case]
+    with pytest.raises(error, match=message):
+        call()
+
+
+SETTINGS = {
+    "train_blocks": [-1, True, 1.5, [], [1], "some"],
+    "epochs": [0, 1.5, "3"],
+    "learning_rate": [0, -1e-3, float("nan"), float("inf"), "fast"],
+    "head_learning_rate": [0],
+    "optimizer": ["adan", 3, None],
+    "dropout": [-0.1, 1.0, None],
+    "augmentation": ["flop", 3, ["flip", "flop"]],
+    "batch_norm": ["freeze", True],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in SETTINGS.items() for value in values]
+)
+def test_refuses_settings(name, value):
+    with pytest.raises(InvalidParameterError, match=rf"CompositeTransfer: {name}: expected"):
+        CompositeTransfer(**{name: value}).check()
+
+
+def test_reports_all_settings_at_once():
+    with pytest.raises(InvalidParameterError) as caught:
+        CompositeTransfer(epochs=0, dropout=2, batch_norm="freeze").check()
+    assert [line.split(":")[1].strip() for line in str(caught.value).splitlines()] == [
+        *("epochs", "dropout", "batch_norm")
+    ]
+
+
+def test_check_accepts_what_is_documented():
+    CompositeTransfer("gradual", 3, 1e-3, 1e-2, keras.optimizers.SGD, 0.5, "all", "train").check()
+    ParameterTransfer(np.int64(2), augmentation=("flip", "crop")).check()
+
+
+def test_read_blocks_of_what_build_returns():
+    model = StructureTransfer().build(
+        get_backbone(tiny.residual), 2, input_shape=SHAPE, readout="unit0_conv"
+    )
+    assert [block.name for block in read_blocks(model)] == ["stem", "unit0_conv", "head"]

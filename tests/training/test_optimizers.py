@@ -1,0 +1,94 @@
+"""Optimizers hold exactly the weights named, at their rates."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from keras_transfer import Stage, get_backbone
+from keras_transfer.backbones.partition import read_blocks
+from keras_transfer.errors import FreezeError, InvalidTypeError, UnknownNameError
+from keras_transfer.graph.build import build_classifier
+from keras_transfer.training.batches import shuffled_batches
+from keras_transfer.training.freezing import freeze_for
+from keras_transfer.training.optimizers import (
+    OPTIMIZERS,
+    build_optimizer,
+    check_optimizer,
+    held_weights,
+)
+from keras_transfer.training.run import run_stages
+
+SHAPE = (tiny.SIZE, tiny.SIZE, 3)
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return build_classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
+
+
+def batches():
+    X, y = tiny.pictures()
+    return shuffled_batches(X.astype("float32"), np.unique(y, return_inverse=True)[1], 8, 0)
+
+
+def test_each_block_moves_at_its_rate(model):
+    """Adam's first step is its rate, whatever the gradient."""
+    blocks = read_blocks(model)
+    rates = {"conv1": 1e-4, "conv2": 1e-3, "head": 1e-2}
+    before = {w.path: w.numpy() for w in model.weights}
+    stage = Stage("s", rates, epochs=1, batch_norm="affine")
+    run_stages(model, blocks, [stage], batches().take(1))
+    for block in blocks:
+        for name in block.layers:
+            for w in model.get_layer(name).weights:
+                step = np.abs(w.numpy() - before[w.path]).max()
+                if not w.path.endswith(("mean", "variance")):
+                    np.testing.assert_allclose(step, rates.get(block.name, 0), rtol=0.02)
+    held = {id(w) for w in held_weights(model.optimizer)}
+    assert held == {id(w) for w in model.trainable_weights}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_name_trains(model, name):
+    before = model.get_layer("head.logits").get_weights()[0]
+    stage = Stage("s", {"head": 1e-2}, epochs=1, optimizer=name)
+    run_stages(model, read_blocks(model), [stage], batches())
+    assert not np.array_equal(before, model.get_layer("head.logits").get_weights()[0])
+
+
+def test_a_callable_gives_a_fresh_one_at_the_stages_rate(model):
+    blocks = read_blocks(model)
+    stage = Stage("s", {"head": 0.5}, 1, optimizer=lambda: keras.optimizers.SGD(momentum=0.9))
+    with freeze_for(model, blocks, stage):
+        one, two = build_optimizer(model, blocks, stage), build_optimizer(model, blocks, stage)
+    assert one is not two
+    assert (float(one.learning_rate), one.momentum) == (0.5, 0.9)
+
+
+def test_notices_what_changed_behind_its_back(model):
+    blocks = read_blocks(model)
+    stage = Stage("s", {"head": 0.5}, 1)
+    with freeze_for(model, blocks, stage):
+        optimizer = build_optimizer(model, blocks, stage)
+        optimizer.build(model.trainable_weights)
+    check_optimizer(model, optimizer, stage)
+    with freeze_for(model, blocks, Stage("t", {"conv2": 0.5, "head": 0.5}, 1)):
+        pass
+    with pytest.raises(FreezeError, match="differ in"):
+        check_optimizer(model, optimizer, stage)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "error", "message"),
+    [
+        ("adan", UnknownNameError, "Did you mean 'adam'"),
+        (lambda: "adam", InvalidTypeError, "callable without arguments"),
+        (3, InvalidTypeError, "Received: 3"),
+    ],
+)
+def test_refuses(model, optimizer, error, message):
+    stage = Stage("s", {"head": 0.1}, 1, optimizer=optimizer)
+    with pytest.raises(error, match=message):
+        build_optimizer(model, read_blocks(model), stage)

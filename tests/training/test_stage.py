@@ -1,0 +1,34 @@
+"""Stage: a frozen, readable value."""
+
+import copy
+import pickle
+
+import pytest
+
+from keras_transfer import Stage
+from keras_transfer.errors import InvalidParameterError, UnknownNameError
+
+
+def test_is_a_value():
+    rates = {"block1": 1e-4, "head": 1e-2}
+    stage = Stage("two", rates, epochs=3)
+    rates["block2"] = 1.0
+    assert stage.trained == ("block1", "head")
+    with pytest.raises(TypeError):
+        stage.learning_rates["block1"] = 1.0
+    with pytest.raises(AttributeError):
+        stage.epochs = 4
+    assert pickle.loads(pickle.dumps(stage)) == copy.deepcopy(stage) == stage
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"learning_rates": {}}, InvalidParameterError, "a block that trains"),
+        ({"epochs": 0}, InvalidParameterError, "at least one epoch. Received: 0"),
+        ({"batch_norm": "freeze"}, UnknownNameError, "Did you mean 'frozen'"),
+    ],
+)
+def test_refuses(settings, error, message):
+    with pytest.raises(error, match=message):
+        Stage(**{"name": "x", "learning_rates": {"head": 0.1}, "epochs": 1, **settings})
