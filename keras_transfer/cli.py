@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from typing import Any
 
 # click: kept, well known, and starts in 10 ms. Everything heavier is imported by the commands.
 import click
@@ -10,6 +12,10 @@ import click
 from keras_transfer._version import __version__
 
 __all__ = ["main"]
+
+# What shells and other programs expect: of the file's mistakes (click's own for wrong usage), of
+# what fails while running, and of Ctrl-C.
+_WRONG_FILE, _FAILED, _INTERRUPTED = 2, 1, 128 + signal.SIGINT
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,9 +35,12 @@ def main() -> None:
 def run(file: str, overrides: tuple[str, ...], quick: bool, overwrite: bool, quiet: bool) -> None:
     """Run the recipe FILE and write its results.
 
-    Values of the file can be set anew, with dots between the parts of a key:
+    Progress goes to standard error, the table of results to standard output. Values of the file
+    can be set anew, with dots between the parts of a key:
 
-        keras-transfer run recipes/quickstart.toml seed=1 estimator.batch_size=16
+    \b
+        keras-transfer run recipes/quickstart.toml seed=1 runs.0.settings.epochs=5
+        keras-transfer run recipes/quickstart.toml --quick output=/tmp/try
     """
     from keras_transfer.errors import KerasTransferError, RecipeFileError
 
@@ -39,36 +48,47 @@ def run(file: str, overrides: tuple[str, ...], quick: bool, overwrite: bool, qui
         # Inside: what is wrong with a file is known before TensorFlow starts.
         from keras_transfer.config import read_recipe_file
 
-        recipe_file = read_recipe_file(file, overrides)
-        if quick:
-            recipe_file = recipe_file.quick()
+        recipe_file = read_recipe_file(file, overrides, quick=quick)
         from keras_transfer.experiment import results_table, run_recipe_file
 
         results = run_recipe_file(recipe_file, source=file, overwrite=overwrite, verbose=not quiet)
     except RecipeFileError as error:
-        raise _Failure(str(error), exit_code=2) from None
-    except KerasTransferError as error:
-        raise _Failure(str(error), exit_code=1) from None
+        raise _Failure(error, _WRONG_FILE) from None
+    except (KerasTransferError, OSError, ImportError) as error:
+        # A full disk and a package that is not installed are the user's to mend, as well.
+        raise _Failure(error, _FAILED) from None
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. Nothing was written.", err=True)
+        raise SystemExit(_INTERRUPTED) from None
     _print_table(recipe_file.title, results_table(results))
-    click.echo(f"Written to {recipe_file.output}/")
+    if not quiet:
+        click.echo(f"Written to {recipe_file.output}/", err=True)
 
 
 class _Failure(click.ClickException):
     """A mistake of the user's, without a traceback."""
 
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
+    def __init__(self, error: Exception, exit_code: int):
+        super().__init__("\n".join([str(error), *getattr(error, "__notes__", ())]))
         self.exit_code = exit_code  # type: ignore[misc]
 
 
 def _print_table(title: str, cells: list[tuple[str, ...]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     heading, *rows = cells
-    table = Table(title=title, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for number, text in enumerate(heading):
-        table.add_column(text, justify="right" if number else "left")
+        side: Any = "right" if number else "left"
+        table.add_column(text, justify=side, no_wrap=bool(number))
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(Text, row))  # Not markup: names may hold brackets.
+    console = Console()
+    if title:
+        console.print(title, highlight=False, markup=False, soft_wrap=True)
+    # A pipe has no width, and a terminal may be narrower than the figures; nothing is cut.
+    least = 80 if console.is_terminal else 200
+    console.print(table, width=max(console.width, least), crop=False)

@@ -49,7 +49,19 @@ _ESTIMATOR_KEYS = (
 
 
 def apply_override(content: dict[str, Any], text: str) -> str | None:
-    """Set one value in place; return what is wrong, if anything."""
+    """Set one value in place; return what is wrong, if anything.
+
+    Parameters
+    ----------
+    content : dict
+        The file's content; changed.
+    text : str
+        ``key=value``.
+
+    Returns
+    -------
+    str or None
+    """
     key, equals, raw = text.partition("=")
     *parents, last = parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -106,7 +118,19 @@ _EXPECTED = {
 
 
 def word_shape_problem(error: Any, tables: Mapping[str, Any]) -> str:
-    """Word one mistake that pydantic found."""
+    """Word one mistake that pydantic found.
+
+    Parameters
+    ----------
+    error : dict
+        One of ``ValidationError.errors()``.
+    tables : mapping of str to pydantic model
+        Whose keys stand at the top (``""``) and in each table below it.
+
+    Returns
+    -------
+    str
+    """
     parts = error["loc"]
     where = ".".join(str(part) for part in parts)
     if error["type"] == "extra_forbidden":
@@ -129,7 +153,18 @@ def _show(value: Any) -> str:
 
 
 def find_value_problems(content: Mapping[str, Any]) -> list[str]:
-    """Check names and values by the tables of those who use them."""
+    """Check names and values by the tables of those who use them.
+
+    Parameters
+    ----------
+    content : mapping
+        The file's content, of any shape.
+
+    Returns
+    -------
+    list of str
+        One sentence for each mistake.
+    """
     data, shared, runs = (content.get(key) for key in ("data", "estimator", "runs"))
     problems = [
         f"{key}: expected one line of printable characters. Received: {_show(text)}."
@@ -142,11 +177,8 @@ def find_value_problems(content: Mapping[str, Any]) -> list[str]:
     image_size = data.get("image_size", IMAGE_SIZE) if isinstance(data, dict) else None
     if shared is None or isinstance(shared, dict):
         problems += _check_estimator(shared or {}, image_size)
-    tables = (
-        [(f"runs.{i}", r) for i, r in enumerate(runs) if isinstance(r, dict)]
-        if (isinstance(runs, list))
-        else []
-    )
+    rows = enumerate(runs) if isinstance(runs, list) else ()
+    tables = [(f"runs.{number}", run) for number, run in rows if isinstance(run, dict)]
     for where, run in tables:
         problems += _check_run(where, run)
     return problems + _check_names(tables)
@@ -259,4 +291,5 @@ def as_estimator_values(shared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_file_name(name: str) -> str:
+    """Turn a run's name into one that every file system takes, without a suffix."""
     return re.sub(r"\W+", "_", name.lower()).strip("_") or "estimator"

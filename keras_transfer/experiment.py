@@ -6,11 +6,11 @@ import csv
 import json
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,24 @@ from sklearn.metrics import balanced_accuracy_score
 
 from keras_transfer._version import __version__
 from keras_transfer.backbones.registry import get_backbone
-from keras_transfer.config import RANDOM, RecipeFile, RunTable
+from keras_transfer.config import RecipeFile, RunTable
+from keras_transfer.config_checks import RANDOM
 from keras_transfer.datasets import LOADERS, per_class_split
-from keras_transfer.errors import OutputExistsError
+from keras_transfer.errors import (
+    InvalidParameterError,
+    KerasTransferError,
+    OutputExistsError,
+    RecipeFileError,
+)
 from keras_transfer.estimators.classifier import TransferClassifier
 from keras_transfer.modes import RECIPES
 from keras_transfer.training.progress import open_display
 
 __all__ = ["RunScore", "results_table", "run_recipe_file"]
 
-_RESULTS = "results.json"
+_RESULTS, _TABLE, _HISTORY, _RECIPE = "results.json", "results.md", "history.csv", "recipe.toml"
+_SAVED = ".keras_transfer"
+_BACKBONE = TransferClassifier().backbone
 
 
 @dataclass(frozen=True)
@@ -81,23 +89,14 @@ def run_recipe_file(
     OutputExistsError
         If the output folder exists and is not to be replaced, or holds something else.
     """
-    output = Path(recipe_file.output)
-    _refuse(output, overwrite)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Aside, then renamed: a run that fails leaves no half a result.
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        results = list(_fit_all(recipe_file, aside, verbose))
+    with _new_folder(recipe_file.output, overwrite) as folder:
+        if source is not None:  # now, since the file may be edited while this runs
+            shutil.copyfile(source, folder / _RECIPE)
+        _check_blocks(recipe_file)
+        results = list(_fit_all(recipe_file, folder, verbose))
         order = [run.name for run in recipe_file.runs]
         results.sort(key=lambda result: order.index(result.name))
-        _write(recipe_file, results, aside, source)
-        _refuse(output, overwrite)
-        if output.exists():
-            shutil.rmtree(output)
-        aside.chmod(0o755)
-        aside.rename(output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _write(recipe_file, results, folder)
     return results
 
 
@@ -113,19 +112,120 @@ def results_table(results: Sequence[RunScore]) -> list[tuple[str, ...]]:
     ]
 
 
-def _refuse(output: Path, overwrite: bool) -> None:
-    if not output.exists():
+# === The output folder ===
+
+
+@contextmanager
+def _new_folder(output: str, overwrite: bool) -> Iterator[Path]:
+    """Give a folder beside ``output``, which becomes ``output`` if all went well."""
+    target = Path(output).expanduser()
+    _refuse(target, overwrite)
+    target = target.resolve()  # a link stays, and leads to the new folder
+    made = [parent for parent in target.parents if not parent.exists()]
+    aside: Path | None = None
+    is_written = False
+    try:
+        with _explained(output):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        yield aside
+        _refuse(target, overwrite)
+        with _explained(output):
+            aside.chmod(target.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
+            _replace(target, aside)
+        is_written = True
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        for parent in made if not is_written else ():
+            with suppress(OSError):  # not there, or in use by now
+                parent.rmdir()
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Put a folder where an earlier one may stand, which is kept until the new one is there."""
+    if not target.exists():
+        new.rename(target)
         return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _explained(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidParameterError(
+            f"output: expected a folder that can be written. Received: {output}: "
+            f"{error.strerror or error}. Choose another with output=FOLDER."
+        ) from error
+
+
+def _refuse(output: Path, overwrite: bool) -> None:
+    """Make sure that nothing but an earlier result is replaced, and that only if asked."""
+    try:
+        if not output.exists():
+            return
+        names = {path.name for path in output.iterdir()} if output.is_dir() else None
+    except OSError as error:
+        raise InvalidParameterError(
+            f"output: expected a folder that can be read. Received: {output}: {error.strerror}."
+        ) from error
+    if names is None:
+        raise OutputExistsError(
+            f"output: expected a folder. Received: {output}, which is a file. Choose another with "
+            f"output=FOLDER."
+        )
     if not overwrite:
         raise OutputExistsError(
             f"output: expected a folder that does not exist. Received: {output}, which does. "
             f"Choose another with output=FOLDER, or pass --overwrite."
         )
-    if not (output / _RESULTS).is_file():
+    others = sorted(
+        name for name in names - {_RESULTS, _TABLE, _HISTORY, _RECIPE} if not name.endswith(_SAVED)
+    )
+    if _RESULTS not in names or others:
+        held = f"holds {others[0]} as well" if _RESULTS in names else f"holds no {_RESULTS}"
         raise OutputExistsError(
-            f"output: expected an earlier result to overwrite. Received: {output}, which holds no "
-            f"{_RESULTS}. Choose another with output=FOLDER."
+            f"output: expected an earlier result, and nothing else, to overwrite. Received: "
+            f"{output}, which {held}. Choose another with output=FOLDER."
         )
+
+
+# === The runs ===
+
+
+def _check_blocks(recipe_file: RecipeFile) -> None:
+    """Make sure that all runs name blocks that exist, before the first one trains.
+
+    Raises
+    ------
+    RecipeFileError
+    """
+    problems = []
+    for number, run in enumerate(recipe_file.runs):
+        if run.settings.get("train_blocks", 0) in (0, "all", "gradual"):
+            continue
+        parameters = recipe_file.estimator_parameters()
+        size = parameters.get("image_size", recipe_file.data.image_size)
+        try:
+            RECIPES[run.recipe](**run.settings).build(
+                get_backbone(parameters.get("backbone", _BACKBONE), weights=None),
+                outputs=2,
+                input_shape=(*np.broadcast_to(size, 2).tolist(), 3),
+                readout=parameters.get("readout", "last"),
+            )
+        except KerasTransferError as error:
+            problems.append(f"runs.{number}.settings: {error}")
+    if problems:
+        raise RecipeFileError("the recipe", problems)
 
 
 def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iterator[RunScore]:
@@ -134,38 +234,47 @@ def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iter
     labels = np.asarray(bunch.target_names)[bunch.target]
     train, test = per_class_split(labels, data.train_per_class, random_state=recipe_file.seed)
     if data.test_per_class is not None:
-        test = np.concatenate([test[labels[test] == c][: data.test_per_class] for c in set(labels)])
+        kept = [test[labels[test] == name][: data.test_per_class] for name in np.unique(labels)]
+        test = np.concatenate(kept)
     seconds: dict[str, float] = {}
     with open_display(verbose) as display:
-        for run in _in_order(recipe_file.runs):
-            if hasattr(display, "title"):
-                display.title(run.name)
-            estimator = _make_estimator(recipe_file, run, seconds)
+        for number, run in enumerate(recipe_file.runs_in_order()):
+            budget = None if run.same_seconds_as is None else seconds[run.same_seconds_as]
+            display.start_run(run.name, number + 1, len(recipe_file.runs), budget)
+            estimator = _make_estimator(recipe_file, run, budget)
             started = time.monotonic()
-            estimator.fit(bunch.images[train], labels[train])
+            with _named(run):
+                estimator.fit(bunch.images[train], labels[train])
             seconds[run.name] = time.monotonic() - started
             score = balanced_accuracy_score(labels[test], estimator.predict(bunch.images[test]))
+            display.say(
+                f"{run.name}: balanced accuracy {score:.3f} on {len(test)} pictures never seen"
+            )
             trained = max(sum(row.trained for row in record.rows) for record in estimator.stages_)
-            _write_history(folder / "history.csv", run.name, estimator.history_)
+            _write_history(folder / _HISTORY, run.name, estimator.history_)
             if run.save:
-                estimator.save(folder / f"{_slug(run.name)}.keras_transfer")
+                estimator.save(folder / run.file_name)
             yield RunScore(run.name, float(score), trained, seconds[run.name])
 
 
-def _in_order(runs: Sequence[RunTable]) -> list[RunTable]:
-    """Put a run that takes another's seconds after it."""
-    return sorted(runs, key=lambda run: run.same_seconds_as is not None)
+@contextmanager
+def _named(run: RunTable) -> Iterator[None]:
+    try:
+        yield
+    except KerasTransferError as error:
+        error.add_note(f"This was in the run {run.name!r}.")
+        raise
 
 
 def _make_estimator(
-    recipe_file: RecipeFile, run: RunTable, seconds: dict[str, float]
+    recipe_file: RecipeFile, run: RunTable, budget: float | None
 ) -> TransferClassifier:
     parameters = recipe_file.estimator_parameters()
     weights = None if run.weights == RANDOM else run.weights
-    name = parameters.pop("backbone", "EfficientNetLite0")
+    name = parameters.pop("backbone", _BACKBONE)
     parameters.setdefault("image_size", recipe_file.data.image_size)
-    if run.same_seconds_as is not None:
-        parameters["time_budget"] = seconds[run.same_seconds_as]
+    if budget is not None:
+        parameters["time_budget"] = budget
     return TransferClassifier(
         get_backbone(name, weights=weights),
         RECIPES[run.recipe](**run.settings),
@@ -186,17 +295,10 @@ def _write_history(path: Path, name: str, history: dict[str, list[Any]]) -> None
             writer.writerow([name, *cells, round(history["seconds"][row], 3)])
 
 
-def _write(
-    recipe_file: RecipeFile,
-    results: Sequence[RunScore],
-    folder: Path,
-    source: str | os.PathLike[str] | None,
-) -> None:
+def _write(recipe_file: RecipeFile, results: Sequence[RunScore], folder: Path) -> None:
     import keras
     import tensorflow as tf
 
-    if source is not None:
-        shutil.copyfile(source, folder / "recipe.toml")
     description = {
         "recipe": recipe_file.model_dump(mode="json"),
         "results": [asdict(result) for result in results],
@@ -208,11 +310,8 @@ def _write(
         },
     }
     (folder / _RESULTS).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    heading, *rows = results_table(results)
+    heading, *rows = [[cell.replace("|", "\\|") for cell in row] for row in results_table(results)]
     lines = [" | ".join(heading), " | ".join("---" for _ in heading), *map(" | ".join, rows)]
     table = "\n".join(f"| {line} |" for line in lines)
-    (folder / "results.md").write_text(f"# {recipe_file.title}\n\n{table}\n", encoding="utf-8")
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "estimator"
+    title = f"# {recipe_file.title}\n\n" if recipe_file.title else ""
+    (folder / _TABLE).write_text(f"{title}{table}\n", encoding="utf-8")

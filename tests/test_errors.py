@@ -123,7 +123,9 @@ def test_unknown_name_keeps_what_it_was_made_of():
     ],
 )
 def test_unknown_name(name, where, message):
-    assert unknown_name("block", name, iter(["stem", "block3"]), where) == f"block {name!r} {message}"
+    assert (
+        unknown_name("block", name, iter(["stem", "block3"]), where) == f"block {name!r} {message}"
+    )
 
 
 def test_unknown_name_where_there_is_none():

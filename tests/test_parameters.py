@@ -142,7 +142,10 @@ CONSTRAINTS = {"mode": one_of("composite", "structure"), "epochs": NONE | intege
             ],
         ),
         # A number is never near a name.
-        ({"epochs": "comp"}, ["R: epochs: expected None or an int of at least 1. Received: 'comp'."]),
+        (
+            {"epochs": "comp"},
+            ["R: epochs: expected None or an int of at least 1. Received: 'comp'."],
+        ),
     ],
     ids=["right", "empty", "not constrained", "typo", "far off", "no text", "two", "no options"],
 )
@@ -164,7 +167,7 @@ def test_the_nearest_name_is_found_on_either_side_of_an_or():
 
 def test_raise_problems_takes_what_is_made_on_the_way():
     raise_problems(iter([]))
-    with pytest.raises(InvalidParameterError, match="^a\nb$"):
+    with pytest.raises(InvalidParameterError, match=r"^a\nb$"):
         raise_problems(word for word in "ab")
 
 

@@ -64,9 +64,7 @@ class _Answers(ClassifierMixin, BaseEstimator):
         return self.classes_[self._probabilities.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        # Scorers of several classes want rows that sum to 1 in double precision.
-        probabilities = self._probabilities.astype(np.float64)
-        return probabilities / probabilities.sum(axis=1, keepdims=True)
+        return self._probabilities
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

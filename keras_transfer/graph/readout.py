@@ -164,5 +164,9 @@ def _pool(tensor: Any, pooling: Any, name: str) -> Any:
             f"output. Received: {rows} x {columns}. Choose a smaller grid, an earlier block or a "
             f"larger image_size."
         )
-    cells = keras.layers.AdaptiveAveragePooling2D(pooling, name=f"{name}_grid_{rows}x{columns}")
+    # Windows of one size that overlap where the grid does not divide the map. Keras 3.15's
+    # AdaptiveAveragePooling2D confuses rows and columns where these differ.
+    strides = (height // rows, width // columns)
+    window = (height - (rows - 1) * strides[0], width - (columns - 1) * strides[1])
+    cells = keras.layers.AveragePooling2D(window, strides, name=f"{name}_grid_{rows}x{columns}")
     return keras.layers.Flatten(name=f"{name}_flatten")(cells(tensor))

@@ -43,8 +43,8 @@ def find_classes(y: Any) -> np.ndarray:
             classes = np.array(distinct, dtype=labels.dtype)
     if len(classes) < 2:
         raise DataError(
-            f"y: expected at least two classes. Received: only one class, {classes[0]!r}. A "
-            f"classifier needs examples of each."
+            f"y: expected at least two classes. Received: only one class, "
+            f"{classes.tolist()[0]!r}. A classifier needs examples of each."
         )
     return classes
 

@@ -172,14 +172,13 @@ def check_pictures(X: Any) -> np.ndarray:
         ) from error
     if X.dtype.kind not in "uifb":
         raise DataError(f"X: expected numbers. Received: an array of {X.dtype}.")
-    if X.ndim not in (3, 4) or (X.ndim == 4 and X.shape[-1] not in (1, 3, 4)):
-        hint = (
-            " Reshape flattened pictures to (n, height, width)."
-            if X.ndim == 2
-            else " For a single picture pass X[np.newaxis]."
-            if X.ndim in (1, 3)
-            else ""
-        )
+    channels = X.ndim > 0 and X.shape[-1] in (1, 3, 4)
+    # (height, width, 3) would pass for grey pictures that are three pixels wide.
+    if X.ndim not in (3, 4) or (X.ndim == 3) == channels:
+        hint = {
+            2: " Reshape flattened pictures to (n, height, width).",
+            3: " For a single picture pass X[np.newaxis].",
+        }.get(X.ndim, "")
         raise DataError(
             f"X: expected pictures of shape (n, height, width) or (n, height, width, channels) "
             f"with 1, 3 or 4 channels. Received: {X.shape}.{hint}"

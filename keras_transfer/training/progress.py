@@ -1,10 +1,13 @@
-"""What a user sees while stages run: one live display, or nothing."""
+"""What a user sees while stages run: one live display, plain lines in a pipe, or nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,12 +16,18 @@ from keras_transfer.training.stage import Stage
 
 __all__ = ["Display", "Silent", "open_display"]
 
+# Columns that the figures need.
+_NARROW = 60
+
 
 class Silent:
     """Shows nothing."""
 
     def say(self, message: str) -> None:
         """Show a line."""
+
+    def start_run(self, name: str, number: int, total: int, seconds: float | None = None) -> None:
+        """Name what the next stages belong to: one of several runs, and the time it may take."""
 
     def start_stage(self, stage: Stage, rows: Sequence[AuditRow], steps: int) -> None:
         """Show what trains, then the stage's progress."""
@@ -42,77 +51,130 @@ class Display(Silent):
     """
 
     def __init__(self, console: Any):
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, Progress, TextColumn
 
+        def text(field: str) -> Any:
+            # Not markup: what users name may hold brackets.
+            return TextColumn(f"{{task.{field}}}", markup=False)
+
+        columns = [text("description"), text("fields[epoch]"), text("fields[left]")]
+        if console.width >= _NARROW:
+            # The bar is as wide as the rest of the line leaves it.
+            columns[1:1] = [BarColumn(bar_width=None)]
+            columns[3:3] = [text("fields[figures]")]
         self.console = console
+        self._is_live = console.is_terminal or console.is_jupyter
+        # In a pipe it would draw itself once, at the end.
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("batches"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            *columns,
             console=console,
+            expand=True,
+            transient=True,
+            refresh_per_second=4,
+            disable=not self._is_live,
         )
-        self._title = ""
-        self._epoch = 0
+        self._run = ""
+        self._run_ends = math.inf
+        self._run_task: Any = None
         self._stage: Stage | None = None
-        self._task: Any = None
-
-    def title(self, title: str) -> None:
-        """Name what the next stages belong to."""
-        self._title = title
+        self._stage_task: Any = None
+        self._stage_began = 0.0
+        self._second_step_began = 0.0
+        self._steps: int | None = None
+        self._steps_done = self._epochs = 0
+        self._figures = ""
 
     def say(self, message: str) -> None:
         """Show a line."""
-        self.progress.console.print(message, highlight=False)
+        self.progress.console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def start_run(self, name: str, number: int, total: int, seconds: float | None = None) -> None:
+        """Name what the next stages belong to: one of several runs, and the time it may take."""
+        self._run = name
+        self._run_ends = math.inf if seconds is None else time.monotonic() + seconds
+        if self._run_task is None:
+            self._run_task = self._add_task("", total)
+        self.progress.update(
+            self._run_task, description=name, completed=number - 1, epoch=f"run {number}/{total}"
+        )
 
     def start_stage(self, stage: Stage, rows: Sequence[AuditRow], steps: int) -> None:
         """Show what trains, then the stage's progress."""
-        self._stage, self._epoch = stage, 0
-        self.progress.console.print(_audit_table(self._name(), rows))
-        self._task = self.progress.add_task(
-            self._name(), total=steps * stage.epochs, figures="", visible=True
-        )
+        self._stage, self._stage_began = stage, time.monotonic()
+        self._epochs, self._steps_done, self._figures = 0, 0, ""
+        # A dataset of one's own may not know its length.
+        self._steps = steps * stage.epochs if steps > 0 else None
+        self.say(f"\n{self._name()}: what trains")
+        # Where it is narrower than the figures, the terminal breaks the lines; none is cut.
+        width = max(self.console.width, _NARROW)
+        self.progress.console.print(_audit_table(rows), width=width, crop=False)
+        self._stage_task = self._add_task(stage.name, self._steps)
+        self._update()
 
     def end_step(self) -> None:
         """Move on by one batch."""
-        self.progress.advance(self._task)
+        self._steps_done += 1
+        self._update()
 
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Show an epoch's figures."""
-        self._epoch += 1
-        shown = [
-            f"{key} {logs[key]:.3f}" for key in ("loss", "val_loss", "val_score") if key in logs
-        ]
-        self.progress.update(self._task, figures="  ".join(shown))
+        self._epochs += 1
+        self._figures = "  ".join(
+            f"{word} {logs[key]:.3f}"
+            for key, word in {"loss": "loss", "val_score": "score"}.items()
+            if key in logs
+        )
+        self._update()
 
     def end_stage(self, reason: str) -> None:
         """Show why the stage ended."""
-        figures = next(t.fields["figures"] for t in self.progress.tasks if t.id == self._task)
-        self.progress.remove_task(self._task)
-        epochs = f"{self._epoch} epoch{'s' if self._epoch != 1 else ''}"
-        self.say(f"{self._name()}: {epochs}, stopped by {reason}.  {figures}")
+        self.progress.remove_task(self._stage_task)
+        outcome = "done" if reason == "epochs" else f"stopped by {reason}"
+        epochs = f"{self._epochs} epoch{'s' if self._epochs != 1 else ''}"
+        seconds = time.monotonic() - self._stage_began
+        figures = f"; {self._figures}" if self._figures else ""
+        self.say(f"{self._name()}: {outcome}, {epochs} in {seconds:.1f} s{figures}")
 
     def _name(self) -> str:
         name = self._stage.name if self._stage is not None else ""
-        return f"{self._title} / {name}" if self._title else name
+        return f"{self._run} / {name}" if self._run else name
+
+    def _add_task(self, name: str, total: int | None) -> Any:
+        return self.progress.add_task(name, total=total, epoch="", figures="", left="")
+
+    def _update(self) -> None:
+        if not self._is_live or self._stage is None:
+            return
+        epochs = self._stage.epochs
+        self.progress.update(
+            self._stage_task,
+            completed=self._steps_done,
+            epoch=f"epoch {min(self._epochs + 1, epochs)}/{epochs}",
+            figures=self._figures,
+            left=_word_seconds(self._seconds_left()),
+        )
+
+    def _seconds_left(self) -> float:
+        """Estimate the rest of the stage, and of the run where that ends before."""
+        now = time.monotonic()
+        of_run = max(0.0, self._run_ends - now)
+        # The first batch includes compilation and says nothing about the next ones.
+        if self._steps_done == 1:
+            self._second_step_began = now
+        if self._steps is None or self._steps_done < 2:
+            return of_run
+        pace = (now - self._second_step_began) / (self._steps_done - 1)
+        return min(pace * (self._steps - self._steps_done), of_run)
 
 
+# Where the display of this context is, whether it shows anything or not.
 _CURRENT: contextvars.ContextVar[Silent | None] = contextvars.ContextVar("display", default=None)
+# Fits in several threads would draw over one another: the first one shows.
+_TERMINAL = threading.Lock()
 
 
 @contextlib.contextmanager
-def open_display(verbose: bool | str | int = "auto") -> Iterator[Any]:
+def open_display(verbose: bool | str | int = "auto") -> Iterator[Silent]:
     """Open the display, or join the one that is open.
 
     Parameters
@@ -124,40 +186,48 @@ def open_display(verbose: bool | str | int = "auto") -> Iterator[Any]:
     if current is not None:
         yield current
         return
-    if not verbose or (verbose == "auto" and not _is_interactive()):
-        yield Silent()
-        return
-    from rich.console import Console
+    shows = bool(verbose) and (verbose != "auto" or _is_interactive())
+    with contextlib.ExitStack() as stack:
+        display: Silent = Silent()
+        if shows and _TERMINAL.acquire(blocking=False):
+            stack.callback(_TERMINAL.release)
+            from rich.console import Console
 
-    # Standard output is left to results.
-    display = Display(Console(stderr=True))
-    token = _CURRENT.set(display)
-    try:
-        with display.progress:
-            yield display
-    finally:
-        _CURRENT.reset(token)
+            # Standard output is left to results.
+            display = Display(Console(stderr=True))
+            stack.enter_context(display.progress)
+        # Also where it is silent: what runs inside is to be silent too.
+        token = _CURRENT.set(display)
+        stack.callback(_CURRENT.reset, token)
+        yield display
 
 
 def _is_interactive() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _audit_table(title: str, rows: Sequence[AuditRow]) -> Any:
-    """Draw what trains; neighbours that are alike share a row."""
-    from rich.table import Table
+def _word_seconds(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "-:-- left"
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
-    table = Table(title=f"{title}: what trains", title_justify="left")
+
+def _audit_table(rows: Sequence[AuditRow]) -> Any:
+    """Draw what trains; frozen neighbours share a row."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("blocks", "parameters", "trained", "learning rate", "BatchNorm"):
-        table.add_column(heading, justify="left" if heading in ("blocks", "BatchNorm") else "right")
+        side: Any = "left" if heading in ("blocks", "BatchNorm") else "right"
+        table.add_column(heading, justify=side)
     merged: list[list[AuditRow]] = []
     for row in rows:
-        alike = merged and (
-            (merged[-1][0].learning_rate, merged[-1][0].batch_norm, bool(merged[-1][0].trained))
-            == (row.learning_rate, row.batch_norm, bool(row.trained))
-        )
         # Blocks that train are shown one by one, since their parameters are what is asked about.
-        if alike and row.learning_rate is None:
+        if merged and row.learning_rate is None and merged[-1][-1].learning_rate is None:
             merged[-1].append(row)
         else:
             merged.append([row])
@@ -165,11 +235,15 @@ def _audit_table(title: str, rows: Sequence[AuditRow]) -> Any:
         first, last = group[0], group[-1]
         name = first.block if len(group) == 1 else f"{first.block} … {last.block} ({len(group)})"
         rate = "frozen" if first.learning_rate is None else f"{first.learning_rate:g}"
+        policies = {row.batch_norm for row in group} - {"-"}
         table.add_row(
-            name,
+            Text(name),
             f"{sum(row.parameters for row in group):,}",
             f"{sum(row.trained for row in group):,}",
             rate,
-            first.batch_norm,
+            ", ".join(sorted(policies)) or "-",
+            style="dim" if first.learning_rate is None else "",
         )
+    total, trained = sum(row.parameters for row in rows), sum(row.trained for row in rows)
+    table.add_row("all", f"{total:,}", f"{trained:,}", style="bold")
     return table

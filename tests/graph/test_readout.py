@@ -54,9 +54,18 @@ def test_a_grid_keeps_the_layout(x):
 def test_a_grid_that_does_not_divide_the_map(x):
     _, read, taps = features(Readout("conv1", pooling=(3, 1)), x)
     assert taps["conv1"].shape[1] == 4
-    # Adaptive cells overlap where they must: rows 0-1, 1-2, 2-3.
+    # Cells overlap where they must: rows 0-1, 1-2, 2-3.
     rows = [taps["conv1"][:, i : i + 2].mean(axis=(1, 2)) for i in range(3)]
     np.testing.assert_allclose(read, np.concatenate(rows, axis=1), rtol=1e-5)
+
+
+def test_a_grid_of_a_map_that_is_not_square():
+    """Keras 3.15's adaptive pooling fails here."""
+    model = build_classifier(
+        get_backbone(tiny.cnn), 3, input_shape=(24, 20, 3), readout=Readout("conv1", (2, 1))
+    )
+    assert model.get_layer("readout.0_conv1_grid_2x1").output.shape == (None, 2, 1, 6)
+    assert model(np.zeros((1, 24, 20, 3), "float32")).shape == (1, 3)
 
 
 def test_several_are_concatenated_in_order(x):

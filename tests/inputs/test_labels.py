@@ -177,7 +177,9 @@ def test_what_is_no_list_of_labels(y, message):
     ids=["strings", "array", "equal numbers", "ints", "tuples", "bool"],
 )
 def test_one_class(y, label):
-    with pytest.raises(DataError, match="^y: expected at least two classes. .*only one class") as e:
+    with pytest.raises(
+        DataError, match=r"^y: expected at least two classes. .*only one class"
+    ) as e:
         find_classes(y)
     assert f"one class, {label}" in str(e.value) or f"one class, {label}.0" in str(e.value)
 
@@ -194,7 +196,7 @@ def test_one_class(y, label):
     ids=["string", "int", "text for a number", "case", "tuple"],
 )
 def test_an_unknown_label(classes, y, unknown):
-    with pytest.raises(DataError, match="^y: expected labels of the classes") as e:
+    with pytest.raises(DataError, match=r"^y: expected labels of the classes") as e:
         encode_labels(y, classes)
     assert str(classes.tolist()) in str(e.value)
     assert f"Received: {unknown}" in str(e.value)

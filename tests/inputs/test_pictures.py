@@ -266,6 +266,12 @@ def test_what_is_no_picture(X, message):
         PictureInput((8, 8), BYTES).prepare(X)
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_single_picture_is_no_stack_of_grey_ones(channels):
+    with pytest.raises(DataError, match=r"For a single picture pass X\[np\.newaxis\]"):
+        check_pictures(np.zeros((32, 48, channels)))
+
+
 def test_the_advice_for_one_axis_would_help():
     with pytest.raises(DataError) as e:
         check_pictures(np.zeros(64))

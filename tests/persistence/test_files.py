@@ -51,10 +51,9 @@ def test_nothing_is_there_after_an_error(tmp_path, error, when):
 def test_what_exists_is_kept(tmp_path, folder):
     path = tmp_path / "old.zip"
     path.mkdir() if folder else path.write_bytes(b"old")
-    entered = False
-    with pytest.raises(OutputExistsError, match=r"overwrite=True") as e:  # noqa: SIM117
-        with new_file(path):
-            entered = True
+    entered = []
+    with pytest.raises(OutputExistsError, match=r"overwrite=True") as e, new_file(path) as aside:
+        entered.append(aside)
     assert str(path) in str(e.value)
     assert not entered  # before the work is done, not after
     assert listing(tmp_path) == ["old.zip"]
@@ -63,9 +62,14 @@ def test_what_exists_is_kept(tmp_path, folder):
 
 def test_what_appeared_meanwhile_is_kept(tmp_path):
     path = tmp_path / "new.zip"
-    with pytest.raises(OutputExistsError), new_file(path) as aside:
-        aside.write_bytes(b"mine")
-        path.write_bytes(b"theirs")
+
+    def write():
+        with new_file(path) as aside:
+            aside.write_bytes(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(OutputExistsError):
+        write()
     assert path.read_bytes() == b"theirs"
     assert listing(tmp_path) == ["new.zip"]
 
@@ -87,9 +91,14 @@ def test_overwriting_shows_the_old_file_or_the_new(tmp_path):
 def test_overwriting_that_fails_keeps_the_old_file(tmp_path):
     path = tmp_path / "old.zip"
     path.write_bytes(b"old")
-    with pytest.raises(Stop), new_file(path, overwrite=True) as aside:
-        aside.write_bytes(b"half")
-        raise Stop
+
+    def write():
+        with new_file(path, overwrite=True) as aside:
+            aside.write_bytes(b"half")
+            raise Stop
+
+    with pytest.raises(Stop):
+        write()
     assert path.read_bytes() == b"old"
     assert listing(tmp_path) == ["old.zip"]
 

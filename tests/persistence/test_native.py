@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sklearn.exceptions import NotFittedError
 
 import keras_transfer
 from keras_transfer import (
-    CompositeTransfer,
+    ParameterTransfer,
     Readout,
     StructureTransfer,
     TransferClassifier,
@@ -26,7 +27,12 @@ from keras_transfer import (
     load,
 )
 from keras_transfer.backbones.partition import read_blocks
-from keras_transfer.errors import FileFormatError, InvalidTypeError, OutputExistsError
+from keras_transfer.errors import (
+    FileFormatError,
+    InvalidTypeError,
+    KerasTransferError,
+    OutputExistsError,
+)
 from keras_transfer.persistence.plain import MissingFunction
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
@@ -44,8 +50,8 @@ def make(kind):
     """An estimator, its parameters far from the defaults."""
     if kind == "callable":
         # Two learning rates at once: the model is compiled with two optimizers.
-        recipe = CompositeTransfer(
-            1, epochs=1, learning_rate=1e-4, head_learning_rate=1e-2, augmentation=["flip"]
+        recipe = ParameterTransfer(
+            epochs=1, learning_rate=1e-4, head_learning_rate=1e-2, augmentation=["flip"]
         )
         return TransferClassifier(tiny.cnn, recipe, image_size=(12, 20), random_state=0)
     if kind == "model":
@@ -83,7 +89,9 @@ def folder(tmp_path_factory, fitted):
     for kind, estimator in fitted.items():
         estimator.save(folder / f"{kind}.keras_transfer")
         estimator.model_.save(folder / f"{kind}.keras")
-        np.savez(folder / f"{kind}.npz", raw=DATA[kind], inputs=estimator._reader.prepare(DATA[kind]))
+        np.savez(
+            folder / f"{kind}.npz", raw=DATA[kind], inputs=estimator._reader.prepare(DATA[kind])
+        )
     return folder
 
 
@@ -274,10 +282,23 @@ def test_saving_leaves_the_estimator_as_it_was(fitted, tmp_path):
     np.testing.assert_array_equal(estimator.predict_proba(PICTURES), before)
 
 
-def test_the_state_of_the_optimizer_is_not_in_the_file(folder):
-    loaded = load(folder / "callable.keras_transfer")
-    assert not loaded.model_.compiled
-    assert loaded.model_.optimizer is None
+def test_the_state_of_the_optimizer_is_not_in_the_file(folder, fitted, tmp_path):
+    assert isinstance(fitted["callable"].model_.optimizer, keras.optimizers.MultiOptimizer)
+    with zipfile.ZipFile(folder / "callable.keras_transfer") as archive:
+        inner = archive.extract("model.keras", tmp_path)
+    assert keras.saving.load_model(folder / "callable.keras").compiled
+    assert not keras.saving.load_model(inner).compiled
+    assert os.path.getsize(inner) < os.path.getsize(folder / "callable.keras")
+
+
+@KINDS
+def test_the_bare_model_goes_on_training_where_it_was(kind, fitted, folder):
+    """Keras warns where it drops the optimizer's state, as when other weights train than before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        reloaded = keras.saving.load_model(folder / f"{kind}.keras")
+    expected = [weight.path for weight in fitted[kind].model_.trainable_weights]
+    assert [weight.path for weight in reloaded.trainable_weights] == expected
 
 
 # === Functions of the user's ===
@@ -323,6 +344,16 @@ def test_a_layer_of_ones_own_is_passed_on_loading(tmp_path):
         load(path)
     loaded = load(path, custom_objects={"Doubled": Doubled})
     np.testing.assert_array_equal(loaded.predict_proba(VECTORS), clf.predict_proba(VECTORS))
+
+
+def test_a_model_that_holds_a_layer_of_ones_own():
+    """It makes a backbone, or the error says what would."""
+    backbone = get_backbone(doubling((5,)))
+    clf = TransferClassifier(backbone, StructureTransfer(epochs=1))
+    try:
+        clf.fit(VECTORS, ANSWERS)
+    except KerasTransferError as error:
+        assert "register_keras_serializable" in str(error)  # noqa: PT017
 
 
 # === What is refused on saving ===

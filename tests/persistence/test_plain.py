@@ -201,8 +201,7 @@ ODD = {
 def test_an_odd_value_is_read_back_or_refused(value):
     try:
         plain = to_plain(value, {})
-    except InvalidTypeError as error:
-        assert "Use such labels, or pickle the estimator." in str(error)
+    except InvalidTypeError:
         return
     assert same(from_plain(json.loads(json.dumps(plain)), {}, {}), value)
 
@@ -214,8 +213,6 @@ class Own:
         return "Own()"
 
 
-
-
 class OwnRecipe(StructureTransfer):
     """A subclass would lose what it adds."""
 
@@ -223,9 +220,10 @@ class OwnRecipe(StructureTransfer):
 @pytest.mark.parametrize("nest", [lambda v: v, lambda v: [v], lambda v: {"a": (v,)}, objects])
 @pytest.mark.parametrize("value", [Own(), OwnRecipe(), 1j, {1}, np.random.default_rng(0)], ids=repr)
 def test_a_value_that_no_tag_fits(value, nest):
-    with pytest.raises(InvalidTypeError, match="^save: expected labels and parameters that") as e:
+    with pytest.raises(InvalidTypeError, match=r"^save: expected labels and parameters that") as e:
         to_plain(nest(value), {})
     assert f"{value!r} (type {type(value).__name__})" in str(e.value)
+    assert "Use such labels, or pickle the estimator." in str(e.value)
 
 
 # === Files that were tampered with ===
@@ -243,7 +241,7 @@ TAMPERED = {
 
 @pytest.mark.parametrize("plain", TAMPERED.values(), ids=TAMPERED)
 def test_an_unknown_tag(plain):
-    with pytest.raises(FileFormatError, match="expected .*Received"):
+    with pytest.raises(FileFormatError, match=r"expected .*Received"):
         from_plain(plain, {}, {})
 
 
