@@ -41,7 +41,7 @@ def run(file: str, overrides: tuple[str, ...], quick: bool, overwrite: bool, qui
     \b
         keras-transfer run recipes/quickstart.toml seed=1 runs.0.settings.epochs=5
         keras-transfer run recipes/quickstart.toml --quick output=/tmp/try
-    """
+    """  # noqa: D301  (click's own mark, which keeps the lines that follow as they are)
     from keras_transfer.errors import KerasTransferError, RecipeFileError
 
     try:
@@ -87,8 +87,8 @@ def _print_table(title: str, cells: list[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))  # Not markup: names may hold brackets.
     console = Console()
+    # A pipe has no width, and a terminal may be narrower than the figures; nothing is cut.
+    console.width = max(console.width, 80 if console.is_terminal else 200)
     if title:
         console.print(title, highlight=False, markup=False, soft_wrap=True)
-    # A pipe has no width, and a terminal may be narrower than the figures; nothing is cut.
-    least = 80 if console.is_terminal else 200
-    console.print(table, width=max(console.width, least), crop=False)
+    console.print(table)

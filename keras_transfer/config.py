@@ -183,7 +183,8 @@ def read_recipe_file(
         raise RecipeFileError(name, [problem]) from None
     except (ValueError, RecursionError) as error:  # too many digits or brackets among them
         raise RecipeFileError(name, [f"expected a TOML file. Received: {error}."]) from None
-    problems = [problem for text in overrides if (problem := apply_override(content, text))]
+    found = [apply_override(content, text) for text in overrides]
+    problems = [problem for problem in found if problem is not None]
     stem = Path(path).stem + ("-quick" if quick else "")
     content.setdefault("output", str(Path("runs") / stem))
     recipe_file = None

@@ -46,6 +46,7 @@ _ESTIMATOR_KEYS = (
     "target_score",
     "time_budget",
 )
+_READOUT_KEYS = ("blocks", "pooling")
 
 
 def apply_override(content: dict[str, Any], text: str) -> str | None:
@@ -191,10 +192,14 @@ def _check_estimator(shared: Mapping[str, Any], data_size: Any) -> list[str]:
         if key not in _ESTIMATOR_KEYS
     ]
     values = {key: value for key, value in shared.items() if key in _ESTIMATOR_KEYS}
+    if isinstance(table := values.get("readout"), dict):
+        wrong = [key for key in table if key not in _READOUT_KEYS]
+        problems += ["estimator.readout: " + unknown_name("key", k, _READOUT_KEYS) for k in wrong]
+        values["readout"] = {key: table[key] for key in _READOUT_KEYS if key in table}
     try:
         values = as_estimator_values(values)
     except (KerasTransferError, TypeError) as error:
-        problems.append(f"estimator: readout: {error}")
+        problems.append(f"estimator.readout: {error}")
         del values["readout"]
     if "scoring" in values:
         try:
@@ -249,15 +254,15 @@ def _check_run(where: str, run: Mapping[str, Any]) -> list[str]:
 def _check_names(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Check what the runs' names must be to one another."""
     problems = []
-    named = [(where, run) for where, run in tables if isinstance(run.get("name"), str)]
-    names = [run["name"] for _, run in named]
-    twins = {run["name"]: run.get("same_seconds_as") for _, run in named}
+    # A run without a name has been reported.
+    names = [run["name"] if isinstance(run.get("name"), str) else None for _, run in tables]
+    twins = {name: run.get("same_seconds_as") for name, (_, run) in zip(names, tables, strict=True)}
     saved: dict[str, str] = {}
-    for number, (where, run) in enumerate(named):
-        name, twin = run["name"], run.get("same_seconds_as")
-        if name in names[:number]:
+    for number, (where, run) in enumerate(tables):
+        name, twin = names[number], run.get("same_seconds_as")
+        if name is not None and name in names[:number]:
             problems.append(f"{where}: name: expected one of its own. Received: {name!r}, twice.")
-        elif run.get("save") is True:
+        elif name is not None and run.get("save") is True:
             other = saved.setdefault(as_file_name(name), name)
             if other != name:
                 problems.append(
@@ -267,10 +272,10 @@ def _check_names(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         if not isinstance(twin, str):
             continue
         if twin not in names:
-            others = [other for other in names if other != name]
+            others = [other for other in names if other not in (name, None)]
             problems.append(f"{where}: " + unknown_name("same_seconds_as", twin, others))
             continue
-        chain = [name]
+        chain: list[Any] = [name]
         while isinstance(twin, str) and twin not in chain:
             chain.append(twin)
             twin = twins.get(twin)

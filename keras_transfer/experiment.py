@@ -92,7 +92,7 @@ def run_recipe_file(
     with _new_folder(recipe_file.output, overwrite) as folder:
         if source is not None:  # now, since the file may be edited while this runs
             shutil.copyfile(source, folder / _RECIPE)
-        _check_blocks(recipe_file)
+        _check_blocks(recipe_file, source)
         results = list(_fit_all(recipe_file, folder, verbose))
         order = [run.name for run in recipe_file.runs]
         results.sort(key=lambda result: order.index(result.name))
@@ -202,7 +202,7 @@ def _refuse(output: Path, overwrite: bool) -> None:
 # === The runs ===
 
 
-def _check_blocks(recipe_file: RecipeFile) -> None:
+def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None) -> None:
     """Make sure that all runs name blocks that exist, before the first one trains.
 
     Raises
@@ -225,7 +225,7 @@ def _check_blocks(recipe_file: RecipeFile) -> None:
         except KerasTransferError as error:
             problems.append(f"runs.{number}.settings: {error}")
     if problems:
-        raise RecipeFileError("the recipe", problems)
+        raise RecipeFileError(os.fspath(source or "recipe"), problems)
 
 
 def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iterator[RunScore]:

@@ -86,7 +86,10 @@ class Display(Silent):
 
     def say(self, message: str) -> None:
         """Show a line."""
-        self.progress.console.print(message, highlight=False, markup=False, soft_wrap=True)
+        # Whole in a pipe, where no terminal says how wide a line may be.
+        self.progress.console.print(
+            message, highlight=False, markup=False, soft_wrap=not self._is_live
+        )
 
     def start_run(self, name: str, number: int, total: int, seconds: float | None = None) -> None:
         """Name what the next stages belong to: one of several runs, and the time it may take."""
@@ -105,9 +108,7 @@ class Display(Silent):
         # A dataset of one's own may not know its length.
         self._steps = steps * stage.epochs if steps > 0 else None
         self.say(f"\n{self._name()}: what trains")
-        # Where it is narrower than the figures, the terminal breaks the lines; none is cut.
-        width = max(self.console.width, _NARROW)
-        self.progress.console.print(_audit_table(rows), width=width, crop=False)
+        self.progress.console.print(_Uncut(_audit_table(rows)), crop=False)
         self._stage_task = self._add_task(stage.name, self._steps)
         self._update()
 
@@ -129,11 +130,11 @@ class Display(Silent):
     def end_stage(self, reason: str) -> None:
         """Show why the stage ended."""
         self.progress.remove_task(self._stage_task)
-        outcome = "done" if reason == "epochs" else f"stopped by {reason}"
+        outcome = "" if reason == "epochs" else f", stopped by {reason}"
         epochs = f"{self._epochs} epoch{'s' if self._epochs != 1 else ''}"
         seconds = time.monotonic() - self._stage_began
         figures = f"; {self._figures}" if self._figures else ""
-        self.say(f"{self._name()}: {outcome}, {epochs} in {seconds:.1f} s{figures}")
+        self.say(f"{self._name()}: {epochs} in {seconds:.1f} s{outcome}{figures}")
 
     def _name(self) -> str:
         name = self._stage.name if self._stage is not None else ""
@@ -212,6 +213,17 @@ def _word_seconds(seconds: float) -> str:
     minutes, seconds = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+
+
+class _Uncut:
+    """Draws a table whole: where it is wider than the terminal, that breaks its lines."""
+
+    def __init__(self, table: Any):
+        self._table = table
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        width = max(options.max_width, _NARROW + 20)
+        yield from console.render(self._table, options.update_width(width))
 
 
 def _audit_table(rows: Sequence[AuditRow]) -> Any:

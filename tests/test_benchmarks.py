@@ -1,0 +1,21 @@
+"""Every benchmark runs, small; what it measures is in the README."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.slow  # trains five times
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_runs_quickly(script):
+    command = [sys.executable, str(script), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "| composite transfer |" in done.stdout
+
+
+def test_how_many():
+    assert [path.name for path in SCRIPTS] == ["openmoji.py"]

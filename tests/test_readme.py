@@ -1,0 +1,28 @@
+"""The README's code runs as printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.slow  # trains EfficientNet-Lite0: a minute
+def test_code_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 4
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert {path.name for path in tmp_path.iterdir()} == {"emoji.keras_transfer", "model.keras"}
+    labels, data, test = names["labels"], names["data"], names["test"]
+    clf = names["keras_transfer"].load("emoji.keras_transfer")
+    assert clf.score(data.images[test], labels[test]) > 0.4  # chance is a sixth
+
+
+def test_the_two_commands_are_there():
+    text = README.read_text(encoding="utf-8")
+    assert "pip install . && keras-transfer run recipes/quickstart.toml" in text
+    assert "pip install '.[test]' && pytest" in text
