@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from typing import Any
 
 # click: kept, well known, and starts in 10 ms. Everything heavier is imported by the commands.
@@ -22,8 +23,6 @@ _WRONG_FILE, _FAILED, _INTERRUPTED = 2, 1, 128 + signal.SIGINT
 @click.version_option(__version__, prog_name="keras-transfer")
 def main() -> None:
     """Transfer learning for Keras 3 as scikit-learn estimators."""
-    # TensorFlow's own start-up lines would stand between ours.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @main.command()
@@ -50,7 +49,10 @@ def run(file: str, overrides: tuple[str, ...], quick: bool, overwrite: bool, qui
 
         recipe_file = read_recipe_file(file, overrides, quick=quick)
         from keras_transfer.experiment import results_table, run_recipe_file
+        from keras_transfer.output_folder import check_output
 
+        check_output(recipe_file.output, overwrite)
+        _start_tensorflow()
         results = run_recipe_file(recipe_file, source=file, overwrite=overwrite, verbose=not quiet)
     except RecipeFileError as error:
         raise _Failure(error, _WRONG_FILE) from None
@@ -60,9 +62,31 @@ def run(file: str, overrides: tuple[str, ...], quick: bool, overwrite: bool, qui
     except KeyboardInterrupt:
         click.echo("\nInterrupted. Nothing was written.", err=True)
         raise SystemExit(_INTERRUPTED) from None
+    if not quiet:
+        click.echo(err=True)
     _print_table(recipe_file.title, results_table(results))
     if not quiet:
         click.echo(f"Written to {recipe_file.output}/", err=True)
+
+
+def _start_tensorflow() -> None:
+    """Start TensorFlow without its own lines, which would stand between ours."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # It writes some before it reads its log level (2.21), past sys.stderr.
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.constant(0)  # starts the devices
+        except BaseException:
+            aside.seek(0)
+            os.write(stderr, aside.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 class _Failure(click.ClickException):

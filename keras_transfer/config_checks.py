@@ -68,9 +68,10 @@ def apply_override(content: dict[str, Any], text: str) -> str | None:
     if not equals or not all(parts):
         return f"override: expected key=value. Received: {text!r}."
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
+        parsed = tomllib.loads(f"value = {raw}")
     except (ValueError, RecursionError):
-        value = raw
+        parsed = {"value": raw}
+    value = parsed["value"] if len(parsed) == 1 else raw  # a line break may begin another key
     table: Any = content
     for part in parents:
         if isinstance(table, list) and _is_position(part, table):
@@ -282,7 +283,7 @@ def _check_names(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         if twin == name:
             problems.append(
                 f"{where}: same_seconds_as: expected a run that does not wait for this one. "
-                f"Received: {' -> '.join([*chain, name])}."
+                f"Received: {' -> '.join(map(str, [*chain, name]))}."
             )
     return problems
 

@@ -7,10 +7,9 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,18 @@ from keras_transfer.config import RecipeFile, RunTable
 from keras_transfer.config_checks import RANDOM
 from keras_transfer.datasets import LOADERS, per_class_split
 from keras_transfer.errors import (
+    DataError,
     InvalidParameterError,
     KerasTransferError,
-    OutputExistsError,
     RecipeFileError,
 )
 from keras_transfer.estimators.classifier import TransferClassifier
 from keras_transfer.modes import RECIPES
+from keras_transfer.output_folder import HISTORY, RECIPE, RESULTS, TABLE, new_output
 from keras_transfer.training.progress import open_display
 
 __all__ = ["RunScore", "results_table", "run_recipe_file"]
 
-_RESULTS, _TABLE, _HISTORY, _RECIPE = "results.json", "results.md", "history.csv", "recipe.toml"
-_SAVED = ".keras_transfer"
 _BACKBONE = TransferClassifier().backbone
 
 
@@ -89,9 +87,9 @@ def run_recipe_file(
     OutputExistsError
         If the output folder exists and is not to be replaced, or holds something else.
     """
-    with _new_folder(recipe_file.output, overwrite) as folder:
+    with new_output(recipe_file.output, overwrite) as folder:
         if source is not None:  # now, since the file may be edited while this runs
-            shutil.copyfile(source, folder / _RECIPE)
+            shutil.copyfile(source, folder / RECIPE)
         _check_blocks(recipe_file, source)
         results = list(_fit_all(recipe_file, folder, verbose))
         order = [run.name for run in recipe_file.runs]
@@ -110,96 +108,6 @@ def results_table(results: Sequence[RunScore]) -> list[tuple[str, ...]]:
             for r in results
         ),
     ]
-
-
-# === The output folder ===
-
-
-@contextmanager
-def _new_folder(output: str, overwrite: bool) -> Iterator[Path]:
-    """Give a folder beside ``output``, which becomes ``output`` if all went well."""
-    target = Path(output).expanduser()
-    _refuse(target, overwrite)
-    target = target.resolve()  # a link stays, and leads to the new folder
-    made = [parent for parent in target.parents if not parent.exists()]
-    aside: Path | None = None
-    is_written = False
-    try:
-        with _explained(output):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        yield aside
-        _refuse(target, overwrite)
-        with _explained(output):
-            aside.chmod(target.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
-            _replace(target, aside)
-        is_written = True
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
-        for parent in made if not is_written else ():
-            with suppress(OSError):  # not there, or in use by now
-                parent.rmdir()
-
-
-def _replace(target: Path, new: Path) -> None:
-    """Put a folder where an earlier one may stand, which is kept until the new one is there."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _explained(output: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InvalidParameterError(
-            f"output: expected a folder that can be written. Received: {output}: "
-            f"{error.strerror or error}. Choose another with output=FOLDER."
-        ) from error
-
-
-def _refuse(output: Path, overwrite: bool) -> None:
-    """Make sure that nothing but an earlier result is replaced, and that only if asked."""
-    try:
-        if not output.exists():
-            return
-        names = {path.name for path in output.iterdir()} if output.is_dir() else None
-    except OSError as error:
-        raise InvalidParameterError(
-            f"output: expected a folder that can be read. Received: {output}: {error.strerror}."
-        ) from error
-    if names is None:
-        raise OutputExistsError(
-            f"output: expected a folder. Received: {output}, which is a file. Choose another with "
-            f"output=FOLDER."
-        )
-    if not overwrite:
-        raise OutputExistsError(
-            f"output: expected a folder that does not exist. Received: {output}, which does. "
-            f"Choose another with output=FOLDER, or pass --overwrite."
-        )
-    others = sorted(
-        name for name in names - {_RESULTS, _TABLE, _HISTORY, _RECIPE} if not name.endswith(_SAVED)
-    )
-    if _RESULTS not in names or others:
-        held = f"holds {others[0]} as well" if _RESULTS in names else f"holds no {_RESULTS}"
-        raise OutputExistsError(
-            f"output: expected an earlier result, and nothing else, to overwrite. Received: "
-            f"{output}, which {held}. Choose another with output=FOLDER."
-        )
-
-
-# === The runs ===
 
 
 def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None) -> None:
@@ -232,7 +140,10 @@ def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iter
     data = recipe_file.data
     bunch = LOADERS[data.dataset](image_size=data.image_size)
     labels = np.asarray(bunch.target_names)[bunch.target]
-    train, test = per_class_split(labels, data.train_per_class, random_state=recipe_file.seed)
+    try:
+        train, test = per_class_split(labels, data.train_per_class, random_state=recipe_file.seed)
+    except DataError as error:
+        raise InvalidParameterError(f"data.train_per_class: {error}") from error
     if data.test_per_class is not None:
         kept = [test[labels[test] == name][: data.test_per_class] for name in np.unique(labels)]
         test = np.concatenate(kept)
@@ -241,9 +152,9 @@ def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iter
         for number, run in enumerate(recipe_file.runs_in_order()):
             budget = None if run.same_seconds_as is None else seconds[run.same_seconds_as]
             display.start_run(run.name, number + 1, len(recipe_file.runs), budget)
-            estimator = _make_estimator(recipe_file, run, budget)
-            started = time.monotonic()
             with _named(run):
+                estimator = _make_estimator(recipe_file, run, budget)
+                started = time.monotonic()
                 estimator.fit(bunch.images[train], labels[train])
             seconds[run.name] = time.monotonic() - started
             score = balanced_accuracy_score(labels[test], estimator.predict(bunch.images[test]))
@@ -251,7 +162,7 @@ def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iter
                 f"{run.name}: balanced accuracy {score:.3f} on {len(test)} pictures never seen"
             )
             trained = max(sum(row.trained for row in record.rows) for record in estimator.stages_)
-            _write_history(folder / _HISTORY, run.name, estimator.history_)
+            _write_history(folder / HISTORY, run.name, estimator.history_)
             if run.save:
                 estimator.save(folder / run.file_name)
             yield RunScore(run.name, float(score), trained, seconds[run.name])
@@ -259,11 +170,18 @@ def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iter
 
 @contextmanager
 def _named(run: RunTable) -> Iterator[None]:
+    """Say in which run an error was, also of the libraries below."""
+    note = f"This was in the run {run.name!r}."
     try:
         yield
     except KerasTransferError as error:
-        error.add_note(f"This was in the run {run.name!r}.")
+        error.add_note(note)
         raise
+    except ValueError as error:
+        # Such as a scoring that is for two classes, or a weights file that is none.
+        wrapped = InvalidParameterError(f"expected values that work together. Received: {error}")
+        wrapped.add_note(note)
+        raise wrapped from error
 
 
 def _make_estimator(
@@ -309,9 +227,9 @@ def _write(recipe_file: RecipeFile, results: Sequence[RunScore], folder: Path) -
             "python": platform.python_version(),
         },
     }
-    (folder / _RESULTS).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    (folder / RESULTS).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     heading, *rows = [[cell.replace("|", "\\|") for cell in row] for row in results_table(results)]
     lines = [" | ".join(heading), " | ".join("---" for _ in heading), *map(" | ".join, rows)]
     table = "\n".join(f"| {line} |" for line in lines)
     title = f"# {recipe_file.title}\n\n" if recipe_file.title else ""
-    (folder / _TABLE).write_text(f"{title}{table}\n", encoding="utf-8")
+    (folder / TABLE).write_text(f"{title}{table}\n", encoding="utf-8")

@@ -44,13 +44,18 @@ NONE = Constraint("None", lambda value: value is None)
 
 def number(low: float = 0.0, high: float = math.inf, *, above: bool = False) -> Constraint:
     """Allow finite real numbers from ``low`` (or above it) to ``high``."""
-    words = f"a number {'above' if above else 'of at least'} {low:g}"
+    words = "a number"
+    if low != -math.inf:
+        words += f" {'above' if above else 'of at least'} {low:g}"
     words += "" if high == math.inf else f" and at most {high:g}"
 
     def allows(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return False
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            return False
         return math.isfinite(value) and (low < value if above else low <= value) and value <= high
 
     return Constraint(words, allows)
@@ -69,6 +74,8 @@ def one_of(*names: Any) -> Constraint:
     texts = tuple(name for name in names if isinstance(name, str))
 
     def allows(value: Any) -> bool:
+        if isinstance(value, str):  # NumPy's strings too, as from a search over an array
+            return value in texts
         return any(type(value) is type(name) and value == name for name in names)
 
     return Constraint("one of " + ", ".join(map(repr, names)), allows, texts)

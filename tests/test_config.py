@@ -148,7 +148,7 @@ MISTAKES = {  # name -> (what replaces what, what is said)
     "one run as a table": (GOOD[GOOD.index("[[runs]]") :], "[runs]\nname = 'x'", "headed [[runs]]"),
     "data as text": (
         GOOD[GOOD.index("[data]") : GOOD.index("[est")],
-        'data = "x"',
+        'data = "x"\n',
         "data: expected a t",
     ),
     "settings as a number": (

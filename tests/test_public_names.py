@@ -43,6 +43,7 @@ ROOMS = [
     "datasets",
     "config_checks",
     "config",
+    "output_folder",
     "experiment",
     "cli",
 ]

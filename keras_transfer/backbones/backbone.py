@@ -257,7 +257,14 @@ class ModelSource:
 
         import keras
 
-        # Safe mode refuses Lambda layers, whose code would run from the file.
-        model = keras.saving.deserialize_keras_object(json.loads(self.config), safe_mode=True)
+        try:
+            # Safe mode refuses Lambda layers, whose code would run from the file.
+            model = keras.saving.deserialize_keras_object(json.loads(self.config), safe_mode=True)
+        except (TypeError, ValueError) as error:
+            raise InvalidTypeError(
+                f"backbone: expected a model that Keras can build anew from its configuration. "
+                f"Received one that it cannot: {error}. Decorate layers of your own with "
+                f"@keras.saving.register_keras_serializable(); replace Lambda layers."
+            ) from error
         model.set_weights(self.weights)
         return model

@@ -24,7 +24,13 @@ from keras_transfer.errors import (
     WeightsNotFoundError,
 )
 
-__all__ = ["as_backbone", "get_backbone", "list_backbones", "register_backbone"]
+__all__ = [
+    "as_backbone",
+    "describe_named",
+    "get_backbone",
+    "list_backbones",
+    "register_backbone",
+]
 
 # Name -> function of the weights asked for.
 _BUILT_IN: dict[str, Callable[[str | None], Backbone]] = {
@@ -260,19 +266,31 @@ def as_backbone(parameter: Any) -> Backbone:
 
 def _named(name: str, weights: str | os.PathLike[str] | None) -> Backbone:
     weights = None if weights is None else os.fspath(weights)
+    if weights not in (None, "imagenet") and name in _BUILT_IN and not os.path.isfile(weights):
+        raise WeightsNotFoundError(
+            f"weights: expected 'imagenet', None or the path of a Keras weights file. Received: "
+            f"{weights!r}, which is no file."
+        )
+    return describe_named(name, weights)
+
+
+def describe_named(name: str, weights: str | None) -> Backbone:
+    """Describe a registered backbone, whether or not its weights are at hand.
+
+    Raises
+    ------
+    UnknownNameError
+    InvalidParameterError
+        If weights are asked for that the name does not take.
+    """
     if name in _REGISTERED:
-        if weights not in (None, "imagenet"):
+        if weights not in (None, "imagenet", "as given"):
             raise InvalidParameterError(
                 f"weights: {name!r} was registered with its own. Received: {weights!r}."
             )
         return _REGISTERED[name]
     if name not in _BUILT_IN:
         raise UnknownNameError("backbone", name, list_backbones())
-    if weights not in (None, "imagenet") and not os.path.isfile(weights):
-        raise WeightsNotFoundError(
-            f"weights: expected 'imagenet', None or the path of a Keras weights file. Received: "
-            f"{weights!r}, which is no file."
-        )
     return _BUILT_IN[name](weights)
 
 

@@ -19,8 +19,9 @@ from keras_transfer.errors import DataError, InvalidParameterError
 from keras_transfer.graph.augmentation import augmentation_names, build_augmentation
 from keras_transfer.graph.build import build_classifier
 from keras_transfer.graph.readout import as_readout
+from keras_transfer.inputs.arrays import as_array
 from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.pictures import PictureInput, resolve_image_size
+from keras_transfer.inputs.pictures import PictureInput, check_pictures, resolve_image_size
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import (
     NONE,
@@ -166,7 +167,7 @@ class BaseTransfer(BaseEstimator):
         """Decide how X is read, by the backbone's modality or else by its shape."""
         modality = self.modality or backbone.modality
         if modality is None:
-            modality = "features" if np.ndim(X) == 2 else "picture"
+            modality = "features" if as_array(X).ndim == 2 else "picture"
         if backbone.modality is not None and modality != backbone.modality:
             raise InvalidParameterError(
                 f"modality: expected {backbone.modality!r}, which {backbone.name} reads. Received: "
@@ -181,7 +182,7 @@ class BaseTransfer(BaseEstimator):
             return FeatureInput.from_data(X)
         size = resolve_image_size(self.image_size)
         if size is None and backbone.input_shape is None and backbone.default_shape is None:
-            size = np.shape(X)[1:3]  # a callable takes the pictures as they are
+            size = check_pictures(X).shape[1:3]  # a callable takes the pictures as they are
         shape = backbone.resolve_shape(None if size is None else (*size, 3))
         return PictureInput.from_data(X, (shape[0], shape[1]))
 
@@ -234,9 +235,11 @@ def check_lengths(X: Any, y: Any, what: str = "y") -> None:
     ------
     DataError
     """
-    n_examples = len(X) if hasattr(X, "__len__") else np.shape(X)[0]
-    if y is None:
-        raise DataError(f"{what}: expected labels. Received: None. fit takes (X, y).")
+    if not hasattr(X, "__len__") or isinstance(X, str):
+        raise DataError(f"X: expected a list or array of examples. Received: {X!r}.")
+    if not hasattr(y, "__len__") or isinstance(y, str):
+        raise DataError(f"{what}: expected a list or array of labels. Received: {y!r}.")
+    n_examples = len(X)
     if len(y) != n_examples:
         raise DataError(
             f"{what}: expected {n_examples} labels, one for each example. Received: {len(y)}."

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 from keras_transfer.estimators.base import BaseTransfer, check_lengths
 from keras_transfer.estimators.scoring import classification_score
 from keras_transfer.graph.heads import LOGITS
-from keras_transfer.inputs.labels import encode_labels, find_classes
+from keras_transfer.inputs.labels import as_labels, encode_labels, find_classes
 from keras_transfer.inputs.splits import FEW_PER_CLASS, hold_out
 from keras_transfer.training.inference import Inference
 
@@ -214,6 +215,27 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         """
         outputs = self._run(X)
         return self.classes_[outputs.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy, as scikit-learn's classifiers do, for labels of any kind.
+
+        Parameters
+        ----------
+        X : array
+            As in `fit`.
+        y : array-like of shape (n,)
+            The true labels; one that `fit` did not see counts as not found.
+        sample_weight : array-like of shape (n,), optional
+
+        Returns
+        -------
+        float
+        """
+        check_lengths(X, y)
+        predicted = self._run(X).argmax(axis=1)
+        index = {label: number for number, label in enumerate(self.classes_.tolist())}
+        truth = [index.get(label, -1) for label in as_labels(y).tolist()]
+        return float(accuracy_score(truth, predicted, sample_weight=sample_weight))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits, from before the probabilities.

@@ -45,10 +45,13 @@ def classification_score(
             f"scoring: expected a scikit-learn scorer, its name or None. Received: {scoring!r}."
         )
     scorer = get_scorer(scoring)
+    # scikit-learn's metrics know text and whole numbers; tuples, dates or fractions they take for
+    # something else, and their numbers do as well.
+    names = classes if classes.dtype.kind in "biuU" else np.arange(len(classes))
 
     def score(targets: np.ndarray, probabilities: np.ndarray) -> float:
-        answers = _Answers(classes, probabilities)
-        return float(scorer(answers, np.empty((len(targets), 1)), classes[targets]))
+        answers = _Answers(names, probabilities)
+        return float(scorer(answers, np.empty((len(targets), 1)), names[targets]))
 
     return score
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.errors import DataError
+from keras_transfer.inputs.arrays import as_array, check_finite
 
 __all__ = ["FeatureInput"]
 
@@ -52,21 +53,22 @@ class FeatureInput:
         X = _check_features(X)
         if X.shape[1] != self.n_features:
             raise DataError(
-                f"X: expected {self.n_features} features, as in fit. Received: {X.shape[1]}."
+                f"X: expected {self.n_features} features, as in fit. Received: {X.shape[1]}. "
+                f"Pass the same columns."
             )
         return X
 
 
 def _check_features(X: Any) -> np.ndarray:
-    X = np.asarray(X)
+    X = as_array(X)
     if X.ndim != 2 or X.dtype.kind not in "uifb":
         raise DataError(
-            f"X: expected numbers of shape (n, n_features). Received: shape {X.shape} of {X.dtype}."
+            f"X: expected numbers of shape (n, n_features). Received: shape {X.shape} of "
+            f"{X.dtype}. Encode text first; for pictures use a picture backbone."
         )
     if 0 in X.shape:
         raise DataError(f"X: expected at least one row and feature. Received: shape {X.shape}.")
-    X = X.astype(np.float32)
-    if not np.isfinite(X).all():
-        row = np.flatnonzero(~np.isfinite(X).all(axis=1))[0]
-        raise DataError(f"X: expected finite float32 values. Received: another in row {row}.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named
+        X = X.astype(np.float32)
+    check_finite(X, "row")
     return X

@@ -82,7 +82,10 @@ def as_labels(y: Any) -> np.ndarray:
     if isinstance(y, (list, tuple)) and any(isinstance(label, (tuple, frozenset)) for label in y):
         labels = _object_array(list(y))  # NumPy would make a table of them
     else:
-        labels = np.asarray(y)
+        try:
+            labels = np.asarray(y)
+        except ValueError as error:
+            raise DataError(f"y: expected one label for each example ({error}).") from error
         if isinstance(y, (list, tuple)) and len({type(label) for label in y}) > 1:
             # NumPy would turn [1, "a"] into strings.
             plain = all(isinstance(label, (int, float, np.number)) for label in y)
@@ -93,17 +96,26 @@ def as_labels(y: Any) -> np.ndarray:
         raise DataError(f"y: expected labels of shape (n,). Received: shape {labels.shape}.")
     if len(labels) == 0:
         raise DataError("y: expected at least two classes. Received: no labels.")
-    missing = (
-        [label is None or label != label for label in labels.tolist()]
-        if labels.dtype.kind in "Of"
-        else []
-    )
+    missing = [_is_missing(label) for label in labels] if labels.dtype.kind in "OfmM" else []
     if any(missing):
         raise DataError(
             f"y: expected a label for every example. Received: None or NaN in {sum(missing)} "
             f"row(s), the first at row {missing.index(True)}. Remove these rows."
         )
+    try:
+        hash(tuple(labels.tolist()))
+    except TypeError as error:
+        raise DataError(f"y: expected labels that can be hashed ({error}).") from error
     return labels
+
+
+def _is_missing(label: Any) -> bool:
+    if label is None:
+        return True
+    try:
+        return bool(label != label)
+    except TypeError:  # pandas' NA is neither equal nor different
+        return True
 
 
 def _object_array(values: list[Any]) -> np.ndarray:

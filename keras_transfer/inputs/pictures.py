@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferWarning
+from keras_transfer.inputs.arrays import as_array, check_finite
 
 __all__ = ["PictureInput", "resize_pictures", "resolve_image_size"]
 
@@ -142,13 +143,11 @@ class PictureInput:
         low, high = self.pixel_range
         smallest, largest = float(X.min()), float(X.max())
         slack = SLACK * (high - low)
-        # Float pictures of 0..1 would be all but black in a range of 0..255.
-        too_dark = (
-            high > 1
-            and X.dtype.kind == "f"
-            and largest <= 1
-            and bool(np.any(X[:256] != np.rint(X[:256])))
-        )
+        # Float pictures of 0..1 would be all but black in a range of 0..255, and bytes in one of
+        # 0..65535.
+        fractions = X.dtype.kind == "f" and largest <= 1 and bool(np.any(np.rint(X) != X))
+        narrow = X.dtype.kind in "bu" and _white(X.dtype) * 4 < high
+        too_dark = (high > 1 and fractions) or narrow
         if smallest < low - slack or largest > high + slack or too_dark:
             raise DataError(
                 f"X: expected pixels of {low:g} to {high:g}, as in fit. Received: {smallest:g} to "
@@ -163,13 +162,7 @@ def check_pictures(X: Any) -> np.ndarray:
     ------
     DataError
     """
-    try:
-        X = np.asarray(X)
-    except ValueError as error:
-        raise DataError(
-            f"X: expected pictures of one size in one array (n, height, width, channels). "
-            f"Received: a {type(X).__name__} that makes no array ({error})."
-        ) from error
+    X = as_array(X)
     if X.dtype.kind not in "uifb":
         raise DataError(f"X: expected numbers. Received: an array of {X.dtype}.")
     channels = X.ndim > 0 and X.shape[-1] in (1, 3, 4)
@@ -185,13 +178,13 @@ def check_pictures(X: Any) -> np.ndarray:
         )
     if len(X) == 0 or 0 in X.shape:
         raise DataError(f"X: expected at least one picture. Received: shape {X.shape}.")
-    if X.dtype.kind == "f" and not np.isfinite(X.sum(dtype=np.float64)):
-        rows = np.flatnonzero(~np.isfinite(X).reshape(len(X), -1).all(axis=1))
-        raise DataError(
-            f"X: expected finite pixels. Received: NaN or infinity in {len(rows)} picture(s), the "
-            f"first at row {rows[0]}. Remove or repair them."
-        )
+    check_finite(X, "picture")
     return X
+
+
+def _white(dtype: np.dtype) -> float:
+    """Return what white is to a type of whole numbers."""
+    return 1.0 if dtype.kind == "b" else float(np.iinfo(dtype).max)
 
 
 def find_pixel_range(X: np.ndarray) -> tuple[float, float]:
@@ -205,17 +198,10 @@ def find_pixel_range(X: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     (float, float)
-        The full range of the data type for uint8 and uint16, else the narrowest common range that
-        holds the values. Values that reach only a small part of it get a range of their own, with
-        a warning.
+        The narrowest of the common ranges that holds the values. Values that reach only a small
+        part of it get a range of their own, with a warning.
     """
     smallest, largest = float(X.min()), float(X.max())
-    if X.dtype == bool:
-        return 0.0, 1.0
-    if X.dtype == np.uint8 and largest > 1:
-        return 0.0, 255.0
-    if X.dtype == np.uint16 and largest > 255:
-        return 0.0, 65535.0
     fitting = [r for r in FULL_RANGES if r[0] <= smallest and largest <= r[1]]
     if not fitting:
         raise DataError(

@@ -43,6 +43,11 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     OutputExistsError
     """
     path = refuse_existing(path, overwrite)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path}: expected a file in a folder that exists. Received: {path.parent}, which does "
+            f"not. Make it first."
+        )
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     aside = Path(name)

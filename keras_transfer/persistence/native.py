@@ -142,7 +142,14 @@ def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | No
             model = keras.saving.load_model(
                 target, custom_objects=functions, compile=False, safe_mode=True
             )
-    except (FileFormatError, FileNotFoundError, PermissionError, IsADirectoryError):
+            estimator = _ESTIMATORS[description["estimator"]](**parameters)
+            estimator.__dict__.update(**fitted, model_=model)
+            return estimator
+    except FileFormatError as error:
+        if str(error).startswith(os.fspath(path)):
+            raise
+        raise FileFormatError(f"{os.fspath(path)}: {error}") from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:
         # A broken archive fails in as many ways as it has readers.
@@ -151,9 +158,6 @@ def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | No
             f"read ({type(error).__name__}: {error}). Is it whole? A layer of your own goes into "
             f"custom_objects."
         ) from error
-    estimator = _ESTIMATORS[description["estimator"]](**parameters)
-    estimator.__dict__.update(fitted, model_=model)
-    return estimator
 
 
 def _check_description(description: Any, path: str | os.PathLike[str]) -> None:

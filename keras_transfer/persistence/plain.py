@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_transfer.backbones.backbone import Backbone, CallableSource, ModelSource
 from keras_transfer.backbones.preprocessing import Preprocessing
-from keras_transfer.backbones.registry import get_backbone
+from keras_transfer.backbones.registry import describe_named
 from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.graph.readout import Readout
 from keras_transfer.inputs.features import FeatureInput
@@ -64,6 +64,8 @@ def to_plain(value: Any, attachments: Attachments) -> Any:
     """
     if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, (np.generic, np.ndarray)):
+        _check_dtype(value)
     if isinstance(value, np.generic):
         return {"$scalar": [value.dtype.str, to_plain(value.item(), attachments)]}
     if isinstance(value, int):
@@ -79,7 +81,8 @@ def to_plain(value: Any, attachments: Attachments) -> Any:
     if isinstance(value, bytes):
         return {"$bytes": value.hex()}
     if isinstance(value, np.ndarray):
-        return {"$array": [value.dtype.str, to_plain(value.tolist(), attachments)]}
+        items = to_plain(value.ravel().tolist(), attachments)
+        return {"$array": [value.dtype.str, list(value.shape), items]}
     if isinstance(value, Mapping):
         pairs = [[to_plain(k, attachments), to_plain(v, attachments)] for k, v in value.items()]
         return {"$dict": pairs}
@@ -97,11 +100,22 @@ def to_plain(value: Any, attachments: Attachments) -> Any:
         return {"$function": value.name}
     if callable(value):
         return {"$function": getattr(value, "__name__", type(value).__name__)}
-    raise InvalidTypeError(
+    raise _cannot_write(value)
+
+
+def _cannot_write(value: Any) -> InvalidTypeError:
+    return InvalidTypeError(
         f"save: expected labels and parameters that are text, numbers, tuples or values of "
         f"keras_transfer. Received: {value!r} (type {type(value).__name__}). Use such labels, or "
         f"pickle the estimator."
     )
+
+
+def _check_dtype(value: np.generic | np.ndarray) -> None:
+    """Refuse what JSON's numbers and text cannot give back, such as dates and long doubles."""
+    dtype = value.dtype
+    if dtype.kind not in "biufSUO" or (dtype.kind == "f" and dtype.itemsize > 8):
+        raise _cannot_write(value)
 
 
 def from_plain(value: Any, attachments: Attachments, functions: Mapping[str, Any]) -> Any:
@@ -142,12 +156,10 @@ def from_plain(value: Any, attachments: Attachments, functions: Mapping[str, Any
     if tag == "$bytes":
         return bytes.fromhex(content)
     if tag == "$array":
-        items = back(content[1])
-        if np.dtype(content[0]) == object:
-            array = np.empty(len(items), dtype=object)
-            array[:] = items
-            return array
-        return np.array(items, dtype=content[0])
+        dtype, shape, items = content
+        flat = np.empty(len(items), dtype=dtype)
+        flat[:] = back(items)
+        return flat.reshape(shape)
     if tag == "$dict":
         return {back(k): back(v) for k, v in content}
     if tag == "$random_state":
@@ -195,6 +207,6 @@ def _backbone_from_plain(
     elif "function" in described:
         source = CallableSource(described.pop("function"))
     else:
-        named = get_backbone(described["name"], weights=described["weights"])
+        named = describe_named(described["name"], described["weights"])
         return named.with_shape(described["input_shape"])
     return Backbone(source=source, preprocessing=preprocessing, **described)

@@ -12,7 +12,14 @@ from keras_transfer.backbones.partition import Block
 from keras_transfer.errors import UnknownNameError
 from keras_transfer.training.stage import Stage
 
-__all__ = ["freeze_for", "frozen_weights", "has_fresh_batch_norm", "leaf_layers", "trained_weights"]
+__all__ = [
+    "freeze_for",
+    "frozen_weights",
+    "has_fresh_batch_norm",
+    "leaf_layers",
+    "settle",
+    "trained_weights",
+]
 
 # Attributes through which layers act at random in training, by Keras's own names.
 _RANDOM_RATES = ("rate", "drop_path_rate", "stddev")
@@ -63,7 +70,7 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
     for layer in model.layers:
         trains = block_of.get(layer.name) in stage.trained
         # Outermost only: setting a parent sets everything inside it.
-        layer.trainable = trains
+        _set_flag(layer, trains)
         for inner in leaf_layers(layer):
             if isinstance(inner, keras.layers.BatchNormalization):
                 _apply_batch_norm(inner, trains, stage.batch_norm)
@@ -78,6 +85,20 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
     finally:
         for layer, attribute, value in restore:
             setattr(layer, attribute, value)
+
+
+def settle(model: Any) -> None:
+    """Give the variables of each BatchNorm their layer's flag again.
+
+    Keras saves the flag of a layer but not that of a variable: a model that is saved while gamma
+    and beta train alone would come back with other trainable weights than it had.
+    """
+    import keras
+
+    for layer in model.layers:
+        for inner in leaf_layers(layer):
+            if isinstance(inner, keras.layers.BatchNormalization):
+                _set_flag(inner, inner.trainable)
 
 
 def frozen_weights(model: Any, blocks: Sequence[Block], stage: Stage) -> list[Any]:
@@ -140,10 +161,21 @@ def has_fresh_batch_norm(model: Any) -> bool:
     )
 
 
+def _set_flag(layer: Any, value: bool) -> None:
+    """Set a layer's flag and that of everything inside it.
+
+    TensorFlow's attribute tracking skips an assignment of the value that is there already, and with
+    it what Keras would do to the variables and sublayers: those of a frozen layer that were set to
+    train by themselves would go on training.
+    """
+    layer.trainable = not value
+    layer.trainable = value
+
+
 def _apply_batch_norm(layer: Any, trains: bool, policy: str) -> None:
     # What holds the statistics is the layer's own flag alone: training=False on the call, or a
     # frozen parent, does not in a functional model (Keras 3.15).
-    layer.trainable = trains and policy == "train"
+    _set_flag(layer, trains and policy == "train")
     if trains and policy == "affine":
         for variable in (layer.gamma, layer.beta):
             if variable is not None:

@@ -56,8 +56,13 @@ def held_weights(optimizer: Any) -> list[Any]:
     return list(optimizer._trainable_variables)  # Keras shows only the optimizer's own state
 
 
-def check_optimizer(model: Any, optimizer: Any, stage: Stage) -> None:
+def check_optimizer(model: Any, optimizer: Any, stage: Stage) -> tuple[str, ...]:
     """Make sure that the optimizer holds exactly the weights that train.
+
+    Returns
+    -------
+    tuple of str
+        Their paths.
 
     Raises
     ------
@@ -72,6 +77,7 @@ def check_optimizer(model: Any, optimizer: Any, stage: Stage) -> None:
             f"train. It holds {len(held)}; they differ in {odd[:3]}. Was "
             f"trainable changed between stages?"
         )
+    return tuple(held.values())
 
 
 def _one(optimizer: Any, learning_rate: float) -> Any:

@@ -96,7 +96,7 @@ class Display(Silent):
         self._run = name
         self._run_ends = math.inf if seconds is None else time.monotonic() + seconds
         if self._run_task is None:
-            self._run_task = self._add_task("", total)
+            self._run_task = self._add_task(name, total)
         self.progress.update(
             self._run_task, description=name, completed=number - 1, epoch=f"run {number}/{total}"
         )

@@ -13,7 +13,7 @@ import numpy as np
 from keras_transfer.backbones.partition import Block
 from keras_transfer.errors import DivergedError, FreezeError
 from keras_transfer.training.audit import AuditRow, audit
-from keras_transfer.training.freezing import freeze_for, frozen_weights
+from keras_transfer.training.freezing import freeze_for, frozen_weights, settle
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.optimizers import build_optimizer, check_optimizer
 from keras_transfer.training.progress import Silent
@@ -31,7 +31,9 @@ class StageRecord:
     ----------
     stage : Stage
     rows : tuple of AuditRow
-        What trained.
+        What trained, block by block.
+    weights : tuple of str
+        Paths of the weights that the optimizer held.
     reason : str
         Why it ended: ``"epochs"``, ``"early stopping"``, ``"target score"``, ``"time budget"``.
     epochs : int
@@ -42,6 +44,7 @@ class StageRecord:
 
     stage: Stage
     rows: tuple[AuditRow, ...]
+    weights: tuple[str, ...]
     reason: str
     epochs: int
     seconds: float
@@ -125,6 +128,13 @@ def run_stages(
             break
         record = _run_stage(model, blocks, stage, dataset, steering, display, result.history)
         result.records.append(record)
+    if result.records:
+        settle(model)
+        # The last stage's optimizer may hold other weights than a reload of the model would train:
+        # Keras then drops its state, with a warning.
+        optimizer = build_optimizer(model, blocks, result.records[-1].stage)
+        optimizer.build(model.trainable_weights)
+        _compile(model, optimizer)
     result.score = steering.best_score
     return result
 
@@ -145,18 +155,13 @@ def _run_stage(
         before = [weight.numpy() for weight in frozen]
         trained_before = [weight.numpy() for weight in model.trainable_weights]
         optimizer = build_optimizer(model, blocks, stage)
-        model.compile(
-            optimizer,
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=_has_gpu(),
-        )
-        display.start_stage(stage, rows, int(dataset.cardinality()))
+        _compile(model, optimizer)
+        display.start_stage(stage, rows, max(0, int(dataset.cardinality())))
         callback = _make_callback(stage, steering, display, history)
         steering.begin_stage()
         model.fit(dataset, epochs=stage.epochs, callbacks=[callback], shuffle=False, verbose=0)
         # === What must hold ===
-        check_optimizer(model, optimizer, stage)
+        weights = check_optimizer(model, optimizer, stage)
         for weight, value in zip(frozen, before, strict=True):
             if not np.array_equal(weight.numpy(), value, equal_nan=True):
                 raise FreezeError(
@@ -176,7 +181,16 @@ def _run_stage(
         steering.end_stage(model)
     reason = callback.reason or "epochs"
     display.end_stage(reason)
-    return StageRecord(stage, rows, reason, callback.epochs, time.monotonic() - started)
+    return StageRecord(stage, rows, weights, reason, callback.epochs, time.monotonic() - started)
+
+
+def _compile(model: Any, optimizer: Any) -> None:
+    model.compile(
+        optimizer,
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=_has_gpu(),
+    )
 
 
 @dataclass

@@ -136,7 +136,7 @@ def test_layers_are_those_of_efficientnetb0_without_squeeze_and_excitation(class
         return {
             layer.name: [tuple(weight.shape) for weight in layer.weights]
             for layer in model.layers
-            if layer.weights and "_se_" not in layer.name and layer.name != "normalization"
+            if layer.weights and "_se_" not in layer.name and "normalization" not in layer.name
         }
 
     sibling = keras.applications.EfficientNetB0(weights=None)

@@ -551,7 +551,7 @@ def test_a_lambda_layer_in_the_backbone_is_refused(folder, tmp_path, lambda_laye
     def load_and_build():
         load(path).backbone_.source.load((5,))
 
-    with pytest.raises(ValueError, match=r"(?i)lambda"):
+    with pytest.raises(InvalidTypeError, match=r"(?i)replace lambda"):
         load_and_build()
     assert not mark.exists()
 

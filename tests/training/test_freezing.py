@@ -63,6 +63,18 @@ def test_a_model_that_was_frozen_as_a_whole_trains_again(model):
     assert paths == ["head.logits/kernel", "head.logits/bias"]
 
 
+def test_a_block_that_trained_is_frozen_again(model):
+    """Its gamma and beta were set to train one by one; the layer's flag was False all along."""
+    blocks = read_blocks(model)
+    with freeze_for(
+        model, blocks, Stage("s", {"unit1_conv": 1e-3, "head": 1}, 1, batch_norm="affine")
+    ):
+        assert model.get_layer("unit1_conv.unit1_bn").gamma.trainable
+    with freeze_for(model, blocks, Stage("t", {"head": 1}, 1)):
+        paths = [w.path for w in model.trainable_weights]
+    assert paths == ["head.logits/kernel", "head.logits/bias"]
+
+
 def test_frozen_weights_by_policy(model):
     blocks = read_blocks(model)
     names = {}

@@ -1,0 +1,125 @@
+"""The folder that a recipe file's results are written to: whole, or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from keras_transfer.errors import InvalidParameterError, OutputExistsError
+
+__all__ = ["HISTORY", "RECIPE", "RESULTS", "TABLE", "check_output", "new_output"]
+
+RESULTS, TABLE, HISTORY, RECIPE = "results.json", "results.md", "history.csv", "recipe.toml"
+_SAVED = ".keras_transfer"
+
+
+@contextmanager
+def new_output(output: str, overwrite: bool) -> Iterator[Path]:
+    """Give a folder beside ``output``, which becomes ``output`` if all went well.
+
+    Parameters
+    ----------
+    output : str
+    overwrite : bool
+
+    Raises
+    ------
+    OutputExistsError
+    InvalidParameterError
+        If it cannot be written.
+    """
+    check_output(output, overwrite)
+    target = Path(output).expanduser().resolve()  # a link stays, and leads to the new folder
+    made = [parent for parent in target.parents if not parent.exists()]
+    aside: Path | None = None
+    is_written = False
+    try:
+        with _explained(output):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        yield aside
+        check_output(target, overwrite)
+        with _explained(output):
+            aside.chmod(target.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
+            _replace(target, aside)
+        is_written = True
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        for parent in made if not is_written else ():
+            with suppress(OSError):  # not there, or in use by now
+                parent.rmdir()
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Put a folder where an earlier one may stand, which is kept until the new one is there."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _explained(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidParameterError(
+            f"output: expected a folder that can be written. Received: {output}: "
+            f"{error.strerror or error}. Choose another with output=FOLDER."
+        ) from error
+
+
+def check_output(folder: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Make sure that nothing but an earlier result would be replaced, and that only if asked.
+
+    Parameters
+    ----------
+    folder : str or path
+    overwrite : bool, default=False
+
+    Raises
+    ------
+    OutputExistsError
+    InvalidParameterError
+        If it cannot be read.
+    """
+    output = Path(folder).expanduser()
+    try:
+        if not output.exists():
+            return
+        names = {path.name for path in output.iterdir()} if output.is_dir() else None
+    except OSError as error:
+        raise InvalidParameterError(
+            f"output: expected a folder that can be read. Received: {output}: {error.strerror}."
+        ) from error
+    if names is None:
+        raise OutputExistsError(
+            f"output: expected a folder. Received: {output}, which is a file. Choose another with "
+            f"output=FOLDER."
+        )
+    if not overwrite:
+        raise OutputExistsError(
+            f"output: expected a folder that does not exist. Received: {output}, which does. "
+            f"Choose another with output=FOLDER, or pass --overwrite."
+        )
+    others = sorted(
+        name for name in names - {RESULTS, TABLE, HISTORY, RECIPE} if not name.endswith(_SAVED)
+    )
+    if RESULTS not in names or others:
+        held = f"holds {others[0]} as well" if RESULTS in names else f"holds no {RESULTS}"
+        raise OutputExistsError(
+            f"output: expected an earlier result, and nothing else, to overwrite. Received: "
+            f"{output}, which {held}. Choose another with output=FOLDER."
+        )
