@@ -26,7 +26,7 @@ from keras_transfer import CompositeTransfer, StructureTransfer, TransferClassif
 from keras_transfer.datasets import load_openmoji, per_class_split
 
 BATCH = 32
-FINE_TUNING = {"epochs": 80, "learning_rate": 3e-4}
+FINE_TUNING = {"epochs": 80, "learning_rate": 1e-4}
 FROM_SCRATCH = {"epochs": 200, "learning_rate": 1e-3}
 
 
@@ -38,6 +38,7 @@ def network(image_size, weights, batch_norm_momentum=None):
         if isinstance(layer, keras.layers.BatchNormalization):
             if batch_norm_momentum is None:
                 layer.trainable = False  # the source's statistics, as every guide advises
+                layer.gamma.trainable = layer.beta.trainable = True
             else:
                 layer.momentum = batch_norm_momentum
     inputs = keras.Input((image_size, image_size, 3))

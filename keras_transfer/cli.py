@@ -39,7 +39,7 @@ def run(file: str, overrides: tuple[str, ...], quick: bool, overwrite: bool, qui
 
     \b
         keras-transfer run recipes/quickstart.toml seed=1 runs.0.settings.epochs=5
-        keras-transfer run recipes/quickstart.toml --quick output=/tmp/try
+        keras-transfer run recipes/quickstart.toml --quick output=runs/try
     """  # noqa: D301  (click's own mark, which keeps the lines that follow as they are)
     from keras_transfer.errors import KerasTransferError, RecipeFileError
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
+from keras_transfer.backbones.backbone import IMAGENET
 from keras_transfer.config_checks import (
     IMAGE_SIZE,
-    IMAGENET,
     RECIPE,
     apply_override,
     as_estimator_values,

@@ -12,13 +12,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from keras_transfer.backbones.backbone import IMAGENET
 from keras_transfer.backbones.registry import get_backbone, list_backbones
 from keras_transfer.datasets import LOADERS
 from keras_transfer.errors import KerasTransferError, unknown_name
 from keras_transfer.estimators.classifier import TransferClassifier
-from keras_transfer.estimators.scoring import classification_score
+from keras_transfer.estimators.scoring import find_scorer
 from keras_transfer.graph.readout import Readout
 from keras_transfer.modes import RECIPES
 from keras_transfer.parameters import find_problems
@@ -32,7 +31,7 @@ __all__ = [
 ]
 
 # What a file may leave out.
-RECIPE, IMAGE_SIZE, IMAGENET = "composite", 128, "imagenet"
+RECIPE, IMAGE_SIZE = "composite", 128
 # The other word for weights: no file.
 RANDOM = "random"
 # Parameters of the estimator that a file may set by their own name.
@@ -204,7 +203,7 @@ def _check_estimator(shared: Mapping[str, Any], data_size: Any) -> list[str]:
         del values["readout"]
     if "scoring" in values:
         try:
-            classification_score(values["scoring"], np.empty(0))
+            find_scorer(values["scoring"])
         except KerasTransferError as error:
             problems.append(f"estimator: {error}")
     problems += find_problems("estimator", values, TransferClassifier._constraints)

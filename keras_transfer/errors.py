@@ -11,7 +11,8 @@
     ├── FileFormatError (ValueError)            a file is broken, or not what its name says
     │   └── UnsafeFileError                     a file asks for more than data
     ├── DivergedError (ArithmeticError)         the loss is no longer a number
-    ├── OutputExistsError (FileExistsError)     an output stands where one is to be written
+    ├── OutputError (OSError)                   an output cannot be written
+    │   └── OutputExistsError (FileExistsError)  an output stands where one is to be written
     ├── FreezeError (RuntimeError)              a frozen weight moved, or a named one did not train
     └── RecipeFileError (ValueError)            a recipe file, with all its mistakes at once
 
@@ -36,6 +37,7 @@ __all__ = [
     "InvalidTypeError",
     "KerasTransferError",
     "KerasTransferWarning",
+    "OutputError",
     "OutputExistsError",
     "RecipeFileError",
     "UnknownNameError",
@@ -100,7 +102,11 @@ class DivergedError(KerasTransferError, ArithmeticError):
     """Training left the range of numbers: the loss is NaN or infinite."""
 
 
-class OutputExistsError(KerasTransferError, FileExistsError):
+class OutputError(KerasTransferError, OSError):
+    """An output cannot be written."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
     """An output stands where one is to be written."""
 
 

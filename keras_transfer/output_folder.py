@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from keras_transfer.errors import InvalidParameterError, OutputExistsError
+from keras_transfer.errors import OutputError, OutputExistsError
 
 __all__ = ["HISTORY", "RECIPE", "RESULTS", "TABLE", "check_output", "new_output"]
 
@@ -29,7 +29,7 @@ def new_output(output: str, overwrite: bool) -> Iterator[Path]:
     Raises
     ------
     OutputExistsError
-    InvalidParameterError
+    OutputError
         If it cannot be written.
     """
     check_output(output, overwrite)
@@ -75,7 +75,7 @@ def _explained(output: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidParameterError(
+        raise OutputError(
             f"output: expected a folder that can be written. Received: {output}: "
             f"{error.strerror or error}. Choose another with output=FOLDER."
         ) from error
@@ -92,7 +92,7 @@ def check_output(folder: str | os.PathLike[str], overwrite: bool = False) -> Non
     Raises
     ------
     OutputExistsError
-    InvalidParameterError
+    OutputError
         If it cannot be read.
     """
     output = Path(folder).expanduser()
@@ -101,7 +101,7 @@ def check_output(folder: str | os.PathLike[str], overwrite: bool = False) -> Non
             return
         names = {path.name for path in output.iterdir()} if output.is_dir() else None
     except OSError as error:
-        raise InvalidParameterError(
+        raise OutputError(
             f"output: expected a folder that can be read. Received: {output}: {error.strerror}."
         ) from error
     if names is None:

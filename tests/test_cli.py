@@ -75,7 +75,7 @@ def test_help_and_version_say_what_there_is():
     for option in ("--quick", "--overwrite", "--quiet", "KEY=VALUE"):
         assert option in text
     # As it is written, each command on its line.
-    assert "\n      keras-transfer run recipes/quickstart.toml --quick output=/tmp/try\n" in text
+    assert "\n      keras-transfer run recipes/quickstart.toml --quick output=runs/try\n" in text
 
 
 @pytest.mark.parametrize(

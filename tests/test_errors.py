@@ -56,7 +56,7 @@ def test_the_drawn_tree_is_the_real_one():
         assert len(others) <= 1
         real[kind.__name__] = (parent, also)
     assert drawn == real
-    assert len(drawn) == 13
+    assert len(drawn) == 14
 
 
 def test_all_that_the_module_defines_is_listed():

@@ -15,6 +15,7 @@ from keras_transfer.backbones import registry
 from keras_transfer.config import read_recipe_file
 from keras_transfer.errors import (
     InvalidParameterError,
+    OutputError,
     OutputExistsError,
     RecipeFileError,
 )
@@ -167,7 +168,7 @@ def test_a_file_and_a_parent_that_is_a_file_are_refused(recipe, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputExistsError, match="which is a file"):
         run_recipe_file(recipe("output=file"), overwrite=True)
-    with pytest.raises(InvalidParameterError, match="output: expected a folder that can be writ"):
+    with pytest.raises(OutputError, match="output: expected a folder that can be writ"):
         run_recipe_file(recipe("output=file/below"))
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -178,7 +179,7 @@ def test_a_parent_that_cannot_be_written_is_one_clear_error(recipe, tmp_path, mo
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)  # tests may run as root, who may write all
-    with pytest.raises(InvalidParameterError, match=r"Permission denied\. Choose another with"):
+    with pytest.raises(OutputError, match=r"Permission denied\. Choose another with"):
         run_recipe_file(recipe())
     assert not (tmp_path / "out").exists()
 

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from keras_transfer.backbones.backbone import Backbone
+from keras_transfer.backbones.backbone import IMAGENET, Backbone
 from keras_transfer.backbones.partition import BlockPatterns
 from keras_transfer.backbones.preprocessing import PREPROCESSING
 from keras_transfer.errors import WeightsNotFoundError
@@ -122,7 +122,7 @@ class ApplicationsSource:
             return build(weights=self.weights, include_top=False, input_shape=input_shape)
         except Exception as error:
             # keras.utils.get_file raises a bare Exception when a download fails.
-            if self.weights == "imagenet" and "URL fetch failure" in str(error):
+            if self.weights == IMAGENET and "URL fetch failure" in str(error):
                 raise WeightsNotFoundError(
                     f"weights: expected the ImageNet weights of {self.function}, which are not on "
                     f"this machine and could not be downloaded. Received: {error}. Put the file "
@@ -144,7 +144,5 @@ def applications_backbone(name: str, weights: str | None) -> Backbone:
         preprocessing=PREPROCESSING[family.preprocessing],
         blocks=family.blocks,
         licence="Apache-2.0",
-        weights_from="keras.applications, ImageNet"
-        if weights == "imagenet"
-        else weights or "random",
+        weights_from="keras.applications, ImageNet" if weights == IMAGENET else weights or "random",
     )

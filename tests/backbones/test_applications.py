@@ -7,11 +7,12 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tiny
 
 from keras_transfer import get_backbone
 from keras_transfer.backbones.applications import FAMILIES
 from keras_transfer.backbones.partition import read_blocks
-from keras_transfer.errors import InvalidParameterError, WeightsNotFoundError
+from keras_transfer.errors import FileFormatError, InvalidParameterError, WeightsNotFoundError
 from keras_transfer.graph.build import build_classifier
 from keras_transfer.graph.heads import LOGITS
 
@@ -75,6 +76,16 @@ def test_weights_from_a_file(tmp_path):
     loaded = get_backbone("MobileNetV2", weights=tmp_path / "own.weights.h5").load((32, 32, 3))
     for one, other in zip(own.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_weights_file_of_something_else(tmp_path):
+    tiny.cnn((32, 32, 3)).save_weights(tmp_path / "other.weights.h5")
+    (tmp_path / "text.weights.h5").write_text("no weights")
+    for name in ("other", "text"):
+        for family in ("MobileNetV2", "EfficientNetLite0"):
+            backbone = get_backbone(family, weights=tmp_path / f"{name}.weights.h5")
+            with pytest.raises(FileFormatError, match=rf"weights file of {family}.*{name}"):
+                backbone.load((32, 32, 3))
 
 
 def test_says_what_to_do_without_weights(tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """TransferClassifier: arrays in, labels out; and every bad input one clear error."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
 import tiny
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from keras_transfer import (
     CompositeTransfer,
@@ -231,6 +234,15 @@ def test_embedded_backbone():
     ).fit(X, y)
     assert clf.backbone_.name == "EfficientNetLite0"
     assert clf.score(*tiny.pictures(n_per_class=4, size=32, seed=3)) > 0.8
+
+
+def test_pickles_and_searches(fitted, data):
+    X, y = data
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+    search = GridSearchCV(make(), {"recipe__train_blocks": [0, 1]}, cv=2).fit(X, y)
+    assert search.best_params_["recipe__train_blocks"] in (0, 1)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 # === Bad input ===

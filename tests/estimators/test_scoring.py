@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer, make_scorer, matthews_corrcoef
 
-from keras_transfer.errors import InvalidTypeError, UnknownNameError
+from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from keras_transfer.estimators.scoring import classification_score
 
 SCORERS = [
@@ -55,3 +55,5 @@ def test_refuses():
         classification_score("balanced_acuracy", np.array([0, 1]))
     with pytest.raises(InvalidTypeError, match="Received: 3"):
         classification_score(3, np.array([0, 1]))
+    with pytest.raises(InvalidParameterError, match=r"Received: 'f1': .*binary"):
+        classification_score("f1", np.array([0, 1, 2]))
