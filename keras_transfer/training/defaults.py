@@ -10,7 +10,7 @@ __all__ = ["StageDefaults", "stage_defaults"]
 # Steps of a batch after which training no longer gained, on OpenMoji classes that are kept out of
 # every benchmark. A linear head starts from nothing; pretrained blocks start near their goal.
 HEAD_STEPS = 150
-BLOCK_STEPS = 100
+BLOCK_STEPS = 150
 SCRATCH_STEPS = 600
 # Under this many steps moving averages with momentum 0.99 never settle (it forgets a start only
 # after some hundreds), and the network scores at chance in inference.

@@ -10,7 +10,7 @@ TABLE = [
     (32, False, True, 150, 3e-3, "affine", 0.9),
     (60, False, True, 75, 3e-3, "affine", 0.9),
     (1000, False, True, 10, 3e-3, "affine", 0.9),
-    (60, True, True, 50, 3e-4, "affine", 0.9),
+    (60, True, True, 75, 3e-4, "affine", 0.9),
     (1000, True, True, 10, 3e-4, "affine", 0.9),
     (4000, True, True, 10, 3e-4, "affine", None),
     (60, True, False, 300, 1e-3, "train", 0.9),
