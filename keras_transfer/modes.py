@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ __all__ = ["RECIPES", "CompositeTransfer", "ParameterTransfer", "Recipe", "Struc
 _BLOCKS = integer(0) | one_of("all") | sequence_of(instance_of(str, "block names"))
 
 
-class Recipe(BaseEstimator):
+class Recipe(BaseEstimator, abc.ABC):
     """A transfer mode with its settings; it builds the model and plans the stages.
 
     The base of the three modes. Parameters are stored, nothing more, so that ``clone``,
@@ -161,6 +162,7 @@ class Recipe(BaseEstimator):
             stack.enter_context(freeze_for(model, blocks, self.stages(blocks, n_examples=1)[0]))
         return model
 
+    @abc.abstractmethod
     def stages(
         self,
         blocks: Sequence[Block],
@@ -185,7 +187,6 @@ class Recipe(BaseEstimator):
         -------
         list of Stage
         """
-        raise NotImplementedError(f"{type(self).__name__} plans no stages; use one of the modes.")
 
     def fit(
         self,

@@ -186,7 +186,7 @@ MISTAKES = {
         InvalidTypeError,
         "a Recipe instance",
     ),
-    "no mode": (lambda: Recipe().stages(BLOCKS, 1), NotImplementedError, "use one of the modes"),
+    "no mode": (lambda: Recipe(), TypeError, "abstract"),
     "gradual structure": (
         lambda: StructureTransfer("gradual").check(),
         InvalidParameterError,
