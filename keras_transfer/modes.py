@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
-from keras_transfer.graph.augmentation import AUGMENTATIONS, augmentation_names
+from keras_transfer.graph.augmentation import AUGMENTATIONS, augmentation_names, build_augmentation
 from keras_transfer.graph.build import build_classifier
 from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.parameters import (
@@ -30,12 +30,13 @@ from keras_transfer.parameters import (
 )
 from keras_transfer.training.defaults import stage_defaults
 from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
-from keras_transfer.training.optimizers import OPTIMIZERS
+from keras_transfer.training.inference import Inference
+from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain_rate
 from keras_transfer.training.progress import open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import RunResult, run_stages
 from keras_transfer.training.stage import BATCH_NORM_POLICIES, Stage
-from keras_transfer.training.validation import Validation
+from keras_transfer.training.validation import Validation, check_targets
 
 __all__ = ["RECIPES", "CompositeTransfer", "ParameterTransfer", "Recipe", "StructureTransfer"]
 
@@ -61,7 +62,8 @@ class Recipe(BaseEstimator, abc.ABC):
         The head's own; by default `learning_rate`, and in the first stage of composite transfer
         chosen.
     optimizer : str or callable, default="adam"
-        A Keras name, or a callable without arguments that returns an optimizer.
+        A Keras name, or a callable without arguments that returns an optimizer, whose own learning
+        rate holds where none is given here. The rates that are chosen are chosen for Adam.
     dropout : float, default=0.0
         Dropout before the logits.
     augmentation : None, "all" or list of {"flip", "crop", "rotate", "colour"}, default=None
@@ -197,6 +199,7 @@ class Recipe(BaseEstimator, abc.ABC):
         blocks: Mapping[str, Sequence[str]] | None = None,
         target_score: float | None = None,
         time_budget: float | None = None,
+        pretrained: bool | None = None,
         random_state: int = 0,
         verbose: bool | str = "auto",
     ) -> RunResult:
@@ -209,7 +212,7 @@ class Recipe(BaseEstimator, abc.ABC):
         dataset : tf.data.Dataset
             Finite batches of (inputs, class indices).
         validation_data : tf.data.Dataset, optional
-            The same, held out: stages then stop early and keep their best weights.
+            The same, held out, in any order: stages then stop early and keep their best weights.
         blocks : mapping of str to sequence of str, optional
             For a foreign model: each block's layers, by name or regular expression, input side
             first, the last one named ``"head"``.
@@ -217,8 +220,11 @@ class Recipe(BaseEstimator, abc.ABC):
             Stop when the accuracy on the validation data reaches it.
         time_budget : float, optional
             Seconds after which to stop.
+        pretrained : bool, optional
+            Whether the blocks start from a source task's weights; by default told by the BatchNorm
+            statistics, where there are any, and else assumed.
         random_state : int, default=0
-            Seed of dropout.
+            Seed of dropout and augmentation.
         verbose : {"auto", True, False}
             Whether to show progress; ``"auto"``: in a terminal or notebook.
 
@@ -235,11 +241,19 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"target_score={target_score!r} without. Pass validation_data."
             )
         found = read_blocks(model, blocks)
-        batch_size, n_examples = _measure(dataset)
-        stages = self.stages(
-            found, n_examples, batch_size=batch_size, pretrained=not has_fresh_batch_norm(model)
-        )
+        first, n_batches = _measure("dataset", dataset)
+        if validation_data is not None:
+            _measure("validation_data", validation_data)
+        _check_outputs(model, first[0])
+        if pretrained is None:
+            pretrained = not has_fresh_batch_norm(model)
+        batch_size = int(first[0].shape[0])
+        n_examples = batch_size * n_batches
+        stages = self.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
         with isolated_seed(random_state), open_display(verbose) as display:
+            if names := augmentation_names(self.augmentation):
+                augment = build_augmentation(names, random_state)
+                dataset = dataset.map(lambda x, *rest: (augment(x), *rest))
             return run_stages(
                 model,
                 found,
@@ -284,9 +298,11 @@ class Recipe(BaseEstimator, abc.ABC):
             trains_backbone=bool(trained),
             pretrained=pretrained,
         )
-        rate = self.learning_rate or chosen.learning_rate
+        # A rate that the user gave with an optimizer is not to be replaced by one chosen for Adam.
+        own = plain_rate(make_optimizer(self.optimizer)) if callable(self.optimizer) else None
+        rate = self.learning_rate or own or chosen.learning_rate
         if not trained and not only_stage:
-            rate = chosen.learning_rate  # learning_rate is that of the blocks, which come later
+            rate = own or chosen.learning_rate  # learning_rate is that of the blocks, later
         return Stage(
             name=name,
             learning_rates={**dict.fromkeys(trained, rate), HEAD: self.head_learning_rate or rate},
@@ -473,28 +489,39 @@ def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]
     return tuple(name for name in names if name in set(train_blocks))
 
 
-def _measure(dataset: Any) -> tuple[int, int]:
-    """Return the batch size and the (rounded) number of examples of a dataset."""
+def _measure(name: str, dataset: Any) -> tuple[tuple[Any, ...], int]:
+    """Return the first batch of a dataset, checked, and the number of batches."""
     import tensorflow as tf
 
     if not isinstance(dataset, tf.data.Dataset):
         raise InvalidTypeError(
-            f"dataset: expected a tf.data.Dataset of batches (inputs, class indices). Received: "
+            f"{name}: expected a tf.data.Dataset of batches (inputs, class indices). Received: "
             f"{type(dataset).__name__}. For arrays use an estimator, or "
             f"tf.data.Dataset.from_tensor_slices((X, y)).batch(32)."
         )
     n_batches = int(dataset.cardinality())
     if n_batches == tf.data.INFINITE_CARDINALITY:
         raise InvalidParameterError(
-            "dataset: expected a finite one. Received: an infinite one. Leave repeat() out."
+            f"{name}: expected a finite one. Received: an infinite one. Leave repeat() out."
         )
     if n_batches == tf.data.UNKNOWN_CARDINALITY:
         n_batches = sum(1 for _ in dataset)
     first = next(iter(dataset), None)
     if first is None or not isinstance(first, tuple) or len(first) < 2:
         raise InvalidParameterError(
-            f"dataset: expected batches of (inputs, class indices). Received: "
+            f"{name}: expected batches of (inputs, class indices). Received: "
             f"{dataset.element_spec}."
         )
-    batch_size = int(first[0].shape[0])
-    return batch_size, batch_size * n_batches
+    check_targets(first[1])
+    return first, n_batches
+
+
+def _check_outputs(model: Any, inputs: Any) -> None:
+    """Make sure that a model answers with probabilities: of logits the loss would be nonsense."""
+    outputs = Inference(model)(inputs)
+    if outputs.ndim != 2 or outputs.min() < 0 or not np.allclose(outputs.sum(axis=1), 1, atol=1e-2):
+        raise InvalidParameterError(
+            f"model: expected one that ends in probabilities, rows that sum to 1. Received: "
+            f"{model.name!r}, whose first row is {np.round(outputs.reshape(-1)[:4], 3).tolist()}. "
+            f"End it with keras.layers.Softmax()."
+        )

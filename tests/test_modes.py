@@ -16,7 +16,12 @@ from keras_transfer import (
     get_backbone,
 )
 from keras_transfer.backbones.partition import Block, read_blocks
-from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from keras_transfer.errors import (
+    DataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    UnknownNameError,
+)
 from keras_transfer.modes import as_recipe, select_blocks
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
@@ -87,6 +92,13 @@ def test_parameters_are_scikit_learns():
     assert repr(clf) == "TransferClassifier(recipe=CompositeTransfer(train_blocks=1))"
 
 
+def test_an_optimizers_own_rate_holds():
+    own = StructureTransfer(optimizer=lambda: keras.optimizers.SGD(0.5))
+    assert own.stages(BLOCKS, 100)[0].learning_rates["head"] == 0.5
+    given = StructureTransfer(optimizer=lambda: keras.optimizers.SGD(0.5), learning_rate=0.1)
+    assert given.stages(BLOCKS, 100)[0].learning_rates["head"] == 0.1
+
+
 def test_build_is_a_plain_model_with_the_modes_blocks_trainable():
     model = ParameterTransfer(["conv2"]).build(tiny.cnn, outputs=5, input_shape=SHAPE)
     assert type(model) is keras.Model or type(model).__name__ == "Functional"
@@ -134,6 +146,34 @@ def test_fit_on_a_foreign_model():
         np.testing.assert_array_equal(one, other)
     result = ParameterTransfer(epochs=1).fit(model, dataset(), blocks=blocks, verbose=False)
     assert result.records[0].stage.trained == ("body", "head")
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_augmentation_of_a_dataset(kind):
+    """One epoch with a rate so small that only the data can change the loss."""
+
+    def loss(recipe):
+        keras.utils.set_random_seed(0)
+        model = recipe.build(tiny.settled(tiny.cnn, SHAPE), outputs=3)
+        data = dataset().map(lambda x, y: (tf.cast(x, kind), y))
+        return recipe.fit(model, data, validation_data=data, verbose=False).history["loss"]
+
+    options = {"epochs": 1, "learning_rate": 1e-9, "optimizer": "sgd"}
+    still, again = (loss(StructureTransfer(**options)) for _ in range(2))
+    assert still == again
+    changed = loss(StructureTransfer(augmentation=["rotate", "colour"], **options))
+    assert changed != still
+    assert changed == loss(StructureTransfer(augmentation=["rotate", "colour"], **options))
+
+
+def test_pretrained_can_be_said():
+    model = StructureTransfer().build(tiny.dense, 3, input_shape=SHAPE[:1])
+    rates = {}
+    for pretrained in (True, False):
+        data = tf.data.Dataset.from_tensors((np.ones((4, 16), "float32"), np.arange(4) % 3))
+        result = ParameterTransfer(epochs=1).fit(model, data, pretrained=pretrained, verbose=False)
+        rates[pretrained] = result.history["learning_rate"]
+    assert rates[True] != rates[False]
 
 
 def test_target_score_and_time_budget_of_a_dataset():
@@ -213,6 +253,34 @@ MISTAKES = {
         ),
         InvalidParameterError,
         "batches of",
+    ),
+    "validation arrays": (
+        lambda: StructureTransfer().fit(
+            StructureTransfer().build(tiny.cnn, 3, input_shape=SHAPE),
+            dataset(),
+            validation_data=tiny.pictures(),
+        ),
+        InvalidTypeError,
+        "validation_data: expected a tf.data.Dataset",
+    ),
+    "one-hot targets": (
+        lambda: StructureTransfer().fit(
+            StructureTransfer().build(tiny.cnn, 3, input_shape=SHAPE),
+            dataset().map(lambda x, y: (x, tf.one_hot(y, 3))),
+        ),
+        DataError,
+        "argmax",
+    ),
+    "a model that ends in logits": (
+        lambda: StructureTransfer().fit(
+            keras.Sequential(
+                [keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(3, name="top")]
+            ),
+            dataset(),
+            blocks={"head": "top"},
+        ),
+        InvalidParameterError,
+        "ends in probabilities",
     ),
     "a target without validation": (
         lambda: StructureTransfer().fit(

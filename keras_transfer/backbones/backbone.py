@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from keras_transfer.backbones.partition import Block, BlockPatterns, partition
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.walk import is_graph
+from keras_transfer.backbones.weights import set_weights
 from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
@@ -117,11 +118,19 @@ class Backbone:
         InvalidParameterError
             If the shape is too small, differs from the one fixed, or is not known.
         """
+        if input_shape is not None and not isinstance(input_shape, Sequence):
+            raise InvalidParameterError(
+                f"input_shape: expected a tuple such as (96, 96, 3). Received: {input_shape!r}."
+            )
         shape = input_shape if input_shape is not None else self.input_shape or self.default_shape
         if shape is None:
             raise InvalidParameterError(
                 f"input_shape: expected the shape of one input for {self.name}, which has none of "
                 f"its own. Received: None. Pass input_shape=(height, width, 3) or (n_features,)."
+            )
+        if None in shape:
+            raise InvalidParameterError(
+                f"input_shape: expected whole numbers. Received: {tuple(shape)}. Fix every size."
             )
         shape = tuple(int(n) for n in shape)
         if self.input_shape is not None and shape != self.input_shape:
@@ -180,7 +189,8 @@ class Backbone:
         if is_graph(model) and (len(model.inputs) != 1 or len(model.outputs) != 1):
             raise InvalidParameterError(
                 f"backbone {self.name!r}: expected a model with one input and one output. "
-                f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs."
+                f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs. Pass "
+                f"keras.Model(model.inputs[0], model.outputs[0])."
             )
         return model
 
@@ -254,7 +264,9 @@ class ModelSource:
 
         import keras
 
-        config = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
+        config = json.dumps(
+            _without_compilation(keras.saving.serialize_keras_object(model)), sort_keys=True
+        )
         return cls.from_parts(config, model.get_weights())
 
     @classmethod
@@ -294,5 +306,14 @@ class ModelSource:
                 f"Received one that it cannot: {error}. Decorate layers of your own with "
                 f"@keras.saving.register_keras_serializable(); replace Lambda layers."
             ) from error
-        model.set_weights(self.weights)
+        set_weights(model, self.weights)
         return model
+
+
+def _without_compilation(config: Any) -> Any:
+    """Leave out how a model was compiled: a loss of the user's own could not be built anew."""
+    if isinstance(config, dict):
+        return {k: _without_compilation(v) for k, v in config.items() if k != "compile_config"}
+    if isinstance(config, (list, tuple)):
+        return [_without_compilation(item) for item in config]
+    return config

@@ -113,13 +113,16 @@ def partition(model: Any, patterns: BlockPatterns | None = None) -> list[Leaf]:
     InvalidParameterError
         If a pattern matches nothing, or a block has a reserved name.
     """
-    leaves = _without_head(read_leaves(model))
+    leaves = read_leaves(model)
+    if is_ours := any(_own_parts(leaf) == (HEAD, "logits") for leaf in leaves):
+        leaves = _without_head(leaves)
     if patterns is not None:
         _match(leaves, patterns)
-    elif any(_own_name(leaf) for leaf in leaves):
+    elif is_ours:
         for leaf in leaves:
-            if own := _own_name(leaf):
-                leaf.block, leaf.rest = own
+            block, rest = _own_parts(leaf)
+            if rest and block not in RESERVED:
+                leaf.block, leaf.rest = block, rest
     else:
         _group_stretches(leaves)
     _place_unmatched(leaves)
@@ -135,6 +138,12 @@ def tap(leaves: Sequence[Leaf], block: str) -> Leaf:
         for leaf in inside
         if not leaf.consumers or any(consumer.block != block for consumer in leaf.consumers)
     ]
+    if len(exits) > 1 and leaves[-1] not in inside:
+        raise InvalidParameterError(
+            f"readout: expected a block with one output. Received: {block!r}, which has "
+            f"{len(exits)}: {', '.join(leaf.path for leaf in exits)}. Read one behind the point "
+            f"where they meet."
+        )
     return exits[-1]
 
 
@@ -160,6 +169,7 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
         If the names tell nothing and ``blocks`` is not given, or a name matches no layer.
     """
     groups: dict[str, list[Any]] = {}
+    taken: dict[str, str] = {}
     if blocks is None:
         for layer in model.layers:
             block, dot, _ = layer.name.partition(".")
@@ -182,7 +192,14 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
                         f"blocks[{block!r}]: {expression!r} matches no layer of {model.name!r}. "
                         f"Its layers: {', '.join(layer.name for layer in model.layers)}."
                     )
-                groups.setdefault(block, []).extend(found)
+                for layer in found:
+                    if layer.name in taken:
+                        raise InvalidParameterError(
+                            f"blocks: expected each layer in one block, once. Received: "
+                            f"{layer.name!r} in {taken[layer.name]!r} and {block!r}. Narrow one."
+                        )
+                    taken[layer.name] = block
+                    groups.setdefault(block, []).append(layer)
     return [
         Block(name, tuple(la.name for la in layers), sum(la.count_params() for la in layers))
         for name, layers in groups.items()
@@ -191,16 +208,16 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
 
 def _without_head(leaves: list[Leaf]) -> list[Leaf]:
     """Leave out the readout and head of a model that keras_transfer built: they are of its task."""
-    kept = [leaf for leaf in leaves if not leaf.path.startswith(("readout.", f"{HEAD}."))]
+    kept = [leaf for leaf in leaves if _own_parts(leaf)[0] not in ("readout", HEAD)]
     for leaf in kept:
         leaf.consumers = [consumer for consumer in leaf.consumers if consumer in kept]
     return kept
 
 
-def _own_name(leaf: Leaf) -> tuple[str, str] | None:
-    """Split the name of a layer that keras_transfer named, or return None."""
-    block, dot, rest = leaf.path.rpartition("/")[2].partition(".")
-    return (block, rest) if dot and block not in RESERVED else None
+def _own_parts(leaf: Leaf) -> tuple[str, str]:
+    """Split a layer's name into block and rest, as keras_transfer puts it together."""
+    block, _, rest = leaf.path.rpartition("/")[2].partition(".")
+    return block, rest
 
 
 def _match(leaves: list[Leaf], patterns: BlockPatterns) -> None:

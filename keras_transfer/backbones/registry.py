@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +18,14 @@ from keras_transfer.backbones.backbone import (
     ModelSource,
 )
 from keras_transfer.backbones.efficientnet_lite import efficientnet_lite0_backbone
-from keras_transfer.backbones.partition import BlockPatterns
+from keras_transfer.backbones.partition import HEAD, BlockPatterns, read_leaves
 from keras_transfer.backbones.preprocessing import Preprocessing, as_preprocessing
+from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
     InvalidTypeError,
+    KerasTransferWarning,
     UnknownNameError,
     WeightsNotFoundError,
 )
@@ -65,7 +69,7 @@ def register_backbone(
     name: str,
     build: Callable[[tuple[int, ...]], Any],
     *,
-    blocks: Mapping[str, str] | BlockPatterns | None = None,
+    blocks: Mapping[str, str | Sequence[str]] | BlockPatterns | None = None,
     preprocessing: str | Preprocessing | None = None,
     input_shape: Sequence[int] | None = None,
     modality: str | None = None,
@@ -80,8 +84,8 @@ def register_backbone(
     build : callable
         ``build(input_shape) -> keras.Model``: the network without a head, with its weights.
     blocks : mapping of str to str, optional
-        Block name to a regular expression over layer names, input side first. By default the
-        blocks are read from the graph.
+        Block name to a regular expression over layer names, or several, input side first. By
+        default the blocks are read from the graph.
     preprocessing : {"tf", "torch", "caffe", "none"} or Preprocessing, optional
         From RGB pixels of 0..255 to what the network was trained on; None: the network reads
         0..255.
@@ -140,7 +144,7 @@ def get_backbone(
     *,
     weights: str | os.PathLike[str] | None = _UNSET,
     input_shape: Sequence[int] | None = None,
-    blocks: Mapping[str, str] | BlockPatterns | None = None,
+    blocks: Mapping[str, str | Sequence[str]] | BlockPatterns | None = None,
     preprocessing: str | Preprocessing | None = None,
     modality: str | None = None,
     name: str | None = None,
@@ -158,7 +162,7 @@ def get_backbone(
     input_shape : sequence of int, optional
         Fix the input shape, without the batch.
     blocks : mapping of str to str, optional
-        For models and callables: block name to a regular expression over layer names.
+        For models and callables: block name to a regular expression over layer names, or several.
     preprocessing : {"tf", "torch", "caffe", "none"} or Preprocessing, optional
         For models and callables: from RGB pixels of 0..255 to what the network was trained on;
         None: it reads 0..255.
@@ -220,6 +224,7 @@ def get_backbone(
                 f"source: expected a built keras.Model with one input. Received: {source.name!r}, "
                 f"built={source.built}. Call it once on data, or build it, first."
             )
+        _warn_of_classifier(source)
         shape = tuple(inputs[0].shape[1:]) if inputs else (None,)
         fixed = shape if None not in shape else None
         if fixed is not None and modality is None:
@@ -302,12 +307,44 @@ def _modality(modality: str | None) -> str | None:
     return modality
 
 
-def _block_patterns(blocks: Mapping[str, str] | BlockPatterns | None) -> BlockPatterns | None:
+def _block_patterns(
+    blocks: Mapping[str, str | Sequence[str]] | BlockPatterns | None,
+) -> BlockPatterns | None:
     if blocks is None:
         return None
+    pairs: list[tuple[str, str]] = []
     if isinstance(blocks, Mapping):
-        return tuple((pattern, block) for block, pattern in blocks.items())
-    return tuple((str(pattern), str(block)) for pattern, block in blocks)
+        for block, patterns in blocks.items():
+            many = [patterns] if isinstance(patterns, str) else patterns
+            pairs += [(pattern, block) for pattern in many]
+    else:
+        pairs = [(pattern, block) for pattern, block in blocks]
+    for pattern, block in pairs:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise InvalidParameterError(
+                f"blocks: expected a regular expression for {block!r}. Received: {pattern!r} "
+                f"({error})."
+            ) from error
+    return tuple(pairs)
+
+
+def _warn_of_classifier(model: Any) -> None:
+    """Say so if a model still has its old head: its probabilities would be the features."""
+    if not is_graph(model):
+        return
+    last = read_leaves(model)[-1].operation
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    ours = last.name == f"{HEAD}.probabilities"  # a model of ours: its head is left out
+    if len(model.outputs[0].shape) == 2 and activation in ("softmax", "sigmoid") and not ours:
+        warnings.warn(
+            f"{model.name!r} ends in {last.name!r} with {activation}: what the new head would read "
+            f"are the probabilities of its source task. To read what comes before, pass "
+            f"keras.Model(model.input, model.layers[-2].output).",
+            KerasTransferWarning,
+            stacklevel=3,
+        )
 
 
 def _is_keras_model(value: Any) -> bool:

@@ -22,6 +22,7 @@ from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.arrays import as_array
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.pictures import PictureInput, check_pictures, resolve_image_size
+from keras_transfer.inputs.splits import has_enough
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import (
     NONE,
@@ -110,6 +111,7 @@ class BaseTransfer(BaseEstimator):
         weight_seed, split_seed, batch_seed, augmentation_seed = (
             int(n) for n in random_state.randint(_SEED_RANGE, size=4)
         )
+        is_split = held is None
         if held is None and (rows := split(np.random.default_rng(split_seed))) is not None:
             examples, held = examples[rows[0]], examples[rows[1]]
 
@@ -139,7 +141,9 @@ class BaseTransfer(BaseEstimator):
             validation = None
             if held is not None:
                 batches = ordered_batches(held.inputs, held.targets, self.batch_size)
-                validation = Validation(batches, score)
+                # The same rule that says when to hold out: a few examples only measure.
+                steers = not is_split or self.validation != "auto" or has_enough(targets)
+                validation = Validation(batches, score, steers=steers)
             inference = Inference(model)
             result = run_stages(
                 model,
@@ -161,6 +165,7 @@ class BaseTransfer(BaseEstimator):
             "validation_score_": result.score,
             "_reader": reader,
             "_inference": inference,
+            "_logits": None,
         }
 
     def _read_input(self, X: Any, backbone: Backbone) -> PictureInput | FeatureInput:
@@ -183,6 +188,13 @@ class BaseTransfer(BaseEstimator):
         size = resolve_image_size(self.image_size)
         if size is None and backbone.input_shape is None and backbone.default_shape is None:
             size = check_pictures(X).shape[1:3]  # a callable takes the pictures as they are
+        own = backbone.input_shape
+        if own is not None and (len(own) != 3 or own[2] != 3):
+            raise InvalidParameterError(
+                f"backbone: expected a network for pictures of three channels, (height, width, 3). "
+                f"Received: {backbone.name}, which reads {own}. Put a layer before it that brings "
+                f"three channels to its own, such as a 1x1 convolution."
+            )
         shape = backbone.resolve_shape(None if size is None else (*size, 3))
         return PictureInput.from_data(X, (shape[0], shape[1]))
 
@@ -206,7 +218,7 @@ class BaseTransfer(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled function does not pickle; it is made again when needed.
-        return {**super().__getstate__(), "_inference": None}
+        return {**super().__getstate__(), "_inference": None, "_logits": None}
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Save the fitted estimator to one file, without pickle.

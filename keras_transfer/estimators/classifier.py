@@ -14,7 +14,7 @@ from keras_transfer.estimators.base import BaseTransfer, check_lengths
 from keras_transfer.estimators.scoring import classification_score
 from keras_transfer.graph.heads import LOGITS
 from keras_transfer.inputs.labels import as_labels, encode_labels, find_classes
-from keras_transfer.inputs.splits import FEW_PER_CLASS, hold_out
+from keras_transfer.inputs.splits import has_enough, hold_out
 from keras_transfer.training.inference import Inference
 
 __all__ = ["TransferClassifier"]
@@ -48,7 +48,7 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         Of the validation, as in scikit-learn; by default balanced accuracy.
     target_score : float, optional
         Stop as soon as the validation score reaches it, and skip later stages. Holds out a fifth
-        where ``validation="auto"`` would not.
+        where ``validation="auto"`` would not; then that part only measures.
     time_budget : float, optional
         Seconds that a fit may take, compilation included.
     random_state : int, RandomState or None, default=None
@@ -164,8 +164,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         def split(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
             fraction = self.validation
             if fraction == "auto":
-                enough = np.bincount(targets).min() >= FEW_PER_CLASS
-                fraction = HELD_OUT if enough or self.target_score is not None else None
+                wanted = has_enough(targets) or self.target_score is not None
+                fraction = HELD_OUT if wanted else None
             return None if fraction is None else hold_out(targets, fraction, rng)
 
         if self.target_score is not None and self.validation is None and held is None:
@@ -253,7 +253,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         check_is_fitted(self, "model_")
         import keras
 
-        to_logits = keras.Model(self.model_.inputs, self.model_.get_layer(LOGITS).output)
-        inputs = self._reader.prepare(X)
-        logits = Inference(to_logits).on_array(inputs, self.batch_size)
+        if getattr(self, "_logits", None) is None:
+            logits_model = keras.Model(self.model_.input, self.model_.get_layer(LOGITS).output)
+            self._logits = Inference(logits_model)
+        logits = self._logits.on_array(self._reader.prepare(X), self.batch_size)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits

@@ -71,7 +71,11 @@ def classification_score(
     scorer = find_scorer(scoring)
     # scikit-learn's metrics know text and whole numbers; tuples, dates or fractions they take for
     # something else, and their numbers do as well.
-    names = classes if classes.dtype.kind in "biuU" else np.arange(len(classes))
+    names = np.arange(len(classes))
+    if classes.dtype.kind in "biuU":
+        names = classes
+    elif all(isinstance(label, str) for label in classes.tolist()):
+        names = classes.astype(str)
 
     def score(targets: np.ndarray, probabilities: np.ndarray) -> float:
         answers = _Answers(names, probabilities)

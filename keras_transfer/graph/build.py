@@ -8,7 +8,8 @@ from typing import Any
 from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.partition import Leaf, partition, tap
 from keras_transfer.backbones.walk import call_leaves, is_graph
-from keras_transfer.errors import InvalidParameterError
+from keras_transfer.backbones.weights import set_weights
+from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 from keras_transfer.graph.heads import attach_classifier
 from keras_transfer.graph.readout import Readout
 
@@ -80,7 +81,7 @@ def build_classifier(
         call(source.name, source, 1, pixels)
     for path, copy in copies.items():
         if getattr(copy, "weights", None):
-            copy.set_weights(kept[path].operation.get_weights())
+            set_weights(copy, kept[path].operation.get_weights())
 
     # === Readout and head ===
     features = readout.attach(outputs_of_blocks)
@@ -96,10 +97,17 @@ def _copy(leaf: Leaf) -> Any:
     """Make a layer or operation anew under its stable name."""
     import keras
 
-    config = leaf.operation.get_config()
-    if isinstance(leaf.operation, keras.Layer):
-        config["name"] = leaf.name
-    copy = type(leaf.operation).from_config(config)
+    try:
+        config = leaf.operation.get_config()
+        if isinstance(leaf.operation, keras.Layer):
+            config["name"] = leaf.name
+        copy = type(leaf.operation).from_config(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InvalidTypeError(
+            f"backbone: expected layers that Keras can build anew from their configuration. "
+            f"Received {leaf.path!r} ({type(leaf.operation).__name__}), which it cannot: {error}. "
+            f"Give your own layers get_config; replace Lambda layers by keras.ops or a layer."
+        ) from error
     copy.name = leaf.name  # operations that are not layers do not keep a name in their config
     return copy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 from keras_transfer.backbones.partition import HEAD
@@ -31,12 +32,12 @@ def attach_classifier(features: Any, outputs: int, dropout: float = 0.0) -> Any:
     """
     import keras
 
-    if isinstance(outputs, bool) or not isinstance(outputs, int) or outputs < 2:
+    if isinstance(outputs, bool) or not isinstance(outputs, numbers.Integral) or outputs < 2:
         raise InvalidParameterError(
             f"outputs: expected the number of classes, an int of at least 2. Received: {outputs!r}."
         )
     if dropout:
         features = keras.layers.Dropout(dropout, name=f"{HEAD}.dropout")(features)
     # In half precision a softmax over many classes loses the small ones.
-    logits = keras.layers.Dense(outputs, name=LOGITS, dtype="float32")(features)
+    logits = keras.layers.Dense(int(outputs), name=LOGITS, dtype="float32")(features)
     return keras.layers.Activation("softmax", name=PROBABILITIES, dtype="float32")(logits)

@@ -93,7 +93,10 @@ def as_labels(y: Any) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise DataError(f"y: expected labels of shape (n,). Received: shape {labels.shape}.")
+        raise DataError(
+            f"y: expected labels of shape (n,). Received: shape {labels.shape}. Of one-hot rows "
+            f"take argmax(axis=1)."
+        )
     if len(labels) == 0:
         raise DataError("y: expected at least two classes. Received: no labels.")
     missing = [_is_missing(label) for label in labels] if labels.dtype.kind in "OfmM" else []

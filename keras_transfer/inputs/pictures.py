@@ -130,6 +130,7 @@ class PictureInput:
     def _to_rgb(self, X: np.ndarray) -> np.ndarray:
         low, high = self.pixel_range
         pixels = (X.astype(np.float32) - low) * np.float32(255 / (high - low))
+        np.clip(pixels, 0, 255, out=pixels)  # what resizing overshot
         if X.ndim == 3:
             pixels = pixels[..., np.newaxis]
         if pixels.shape[-1] == 4:
@@ -147,7 +148,9 @@ class PictureInput:
         # 0..65535.
         fractions = X.dtype.kind == "f" and largest <= 1 and bool(np.any(np.rint(X) != X))
         narrow = X.dtype.kind in "bu" and _white(X.dtype) * 4 < high
-        too_dark = (high > 1 and fractions) or narrow
+        # A picture whose white is a 256th of what it was can only be of another range.
+        faint = X.dtype.kind == "f" and high > 1 and 0 < largest * 256 <= high
+        too_dark = (high > 1 and fractions) or narrow or faint
         if smallest < low - slack or largest > high + slack or too_dark:
             raise DataError(
                 f"X: expected pixels of {low:g} to {high:g}, as in fit. Received: {smallest:g} to "
@@ -182,6 +185,13 @@ def check_pictures(X: Any) -> np.ndarray:
     return X
 
 
+def _overshoots(X: np.ndarray, smallest: float, largest: float, low: float, high: float) -> bool:
+    """Say whether pixels use a range and leave it by what bicubic resizing adds."""
+    slack = SLACK / 2 * (high - low)
+    uses = X.dtype.kind == "f" and largest > (low + high) / 2
+    return uses and low - slack <= smallest and largest <= high + slack
+
+
 def _white(dtype: np.dtype) -> float:
     """Return what white is to a type of whole numbers."""
     return 1.0 if dtype.kind == "b" else float(np.iinfo(dtype).max)
@@ -202,7 +212,11 @@ def find_pixel_range(X: np.ndarray) -> tuple[float, float]:
         part of it get a range of their own, with a warning.
     """
     smallest, largest = float(X.min()), float(X.max())
-    fitting = [r for r in FULL_RANGES if r[0] <= smallest and largest <= r[1]]
+    fitting = [
+        (low, high)
+        for low, high in FULL_RANGES
+        if (low <= smallest and largest <= high) or _overshoots(X, smallest, largest, low, high)
+    ]
     if not fitting:
         raise DataError(
             f"X: expected pixels of 0..1, -1..1, 0..255 or 0..65535. Received: {smallest:g} to "

@@ -6,11 +6,16 @@ import numpy as np
 
 from keras_transfer.errors import DataError
 
-__all__ = ["FEW_PER_CLASS", "hold_out"]
+__all__ = ["FEW_PER_CLASS", "has_enough", "hold_out"]
 
 # Under this many examples in the smallest class a held-out part is too small to steer by: a score
 # on six pictures moves by a sixth when one flips, which is more than what training changes.
 FEW_PER_CLASS = 20
+
+
+def has_enough(classes: np.ndarray) -> bool:
+    """Say whether every class has examples enough for a held-out part to steer by."""
+    return int(np.bincount(classes).min()) >= FEW_PER_CLASS
 
 
 def hold_out(

@@ -20,6 +20,7 @@ from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.estimators.classifier import TransferClassifier
 from keras_transfer.persistence.files import new_file
 from keras_transfer.persistence.plain import Attachments, from_plain, to_plain
+from keras_transfer.training.random_state import isolated_seed
 
 __all__ = ["FORMAT", "load", "save"]
 
@@ -74,7 +75,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     }
     model = estimator.model_
     # The optimizer's state is of no use to whoever loads it, and twice as large as the weights.
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    bare = keras.Model(model.input, model.output, name=model.name)
     with (
         new_file(path, overwrite=overwrite) as aside,
         zipfile.ZipFile(aside, "w") as archive,  # Keras's archive compresses by itself
@@ -124,7 +125,11 @@ def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | No
 
     functions = dict(custom_objects or {})
     try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        with (
+            zipfile.ZipFile(path) as archive,
+            tempfile.TemporaryDirectory() as folder,
+            isolated_seed(0),  # building layers draws from the caller's random state
+        ):
             description = json.loads(archive.read(_DESCRIPTION))
             _check_description(description, path)
             attachments: Attachments = {}

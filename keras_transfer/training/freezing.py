@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,9 +23,6 @@ __all__ = [
     "trained_weights",
 ]
 
-# Attributes through which layers act at random in training, by Keras's own names.
-_RANDOM_RATES = ("rate", "drop_path_rate", "stddev")
-
 
 def leaf_layers(layer: Any) -> list[Any]:
     """List a layer and everything inside it, outermost first."""
@@ -35,9 +34,10 @@ def leaf_layers(layer: Any) -> list[Any]:
 def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[None]:
     """Set what trains in a stage; inside the context frozen blocks compute as in inference.
 
-    ``trainable`` stays as set after the context. Dropout and stochastic depth in frozen blocks are
-    off inside it, since a frozen block is a fixed function, and on again after it. To be called
-    before ``compile``: Keras's compiled step does not see a change (it is silently ignored).
+    ``trainable`` stays as set after the context. Inside it, layers of frozen blocks are called
+    with ``training=False``, since a frozen block is a fixed function: no dropout, no stochastic
+    depth, no random changes, no statistics of a batch. To be called before ``compile``: Keras's
+    compiled step does not see a change (it is silently ignored).
 
     Parameters
     ----------
@@ -59,32 +59,54 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
         if name not in names:
             raise UnknownNameError(f"stage {stage.name!r}: block", name, names, model.name)
     block_of = {layer: block.name for block in blocks for layer in block.layers}
-    restore: list[tuple[Any, str, Any]] = []
+    with contextlib.ExitStack() as held:
+        # A frozen parent hides what trains inside it; setting it sets every child: it comes first.
+        model.trainable = True
+        for layer in model.layers:
+            trains = block_of.get(layer.name) in stage.trained
+            # Outermost only: setting a parent sets everything inside it.
+            _set_flag(layer, trains)
+            for inner in leaf_layers(layer):
+                if isinstance(inner, keras.layers.BatchNormalization):
+                    _apply_batch_norm(inner, trains, stage.batch_norm)
+                    if trains and stage.batch_norm == "train":
+                        held.enter_context(_momentum(inner, stage.batch_norm_momentum))
+                if not trains:
+                    held.enter_context(_calls_as_in_inference(inner))
+        yield
 
-    def hold(layer: Any, attribute: str, value: Any) -> None:
-        restore.append((layer, attribute, getattr(layer, attribute)))
-        setattr(layer, attribute, value)
 
-    # A frozen parent hides what trains inside it; setting it sets every child, so it comes first.
-    model.trainable = True
-    for layer in model.layers:
-        trains = block_of.get(layer.name) in stage.trained
-        # Outermost only: setting a parent sets everything inside it.
-        _set_flag(layer, trains)
-        for inner in leaf_layers(layer):
-            if isinstance(inner, keras.layers.BatchNormalization):
-                _apply_batch_norm(inner, trains, stage.batch_norm)
-                if trains and stage.batch_norm == "train" and stage.batch_norm_momentum is not None:
-                    hold(inner, "momentum", stage.batch_norm_momentum)
-            if not trains:
-                for attribute in _RANDOM_RATES:
-                    if _is_random(inner) and getattr(inner, attribute, None):
-                        hold(inner, attribute, 0.0)
+@contextlib.contextmanager
+def _momentum(layer: Any, momentum: float | None) -> Iterator[None]:
+    own = layer.momentum
+    layer.momentum = own if momentum is None else momentum
     try:
         yield
     finally:
-        for layer, attribute, value in restore:
-            setattr(layer, attribute, value)
+        layer.momentum = own
+
+
+@contextlib.contextmanager
+def _calls_as_in_inference(layer: Any) -> Iterator[None]:
+    """Make a layer ignore that the model around it is in training.
+
+    ``training=False`` on the call of a layer does not hold in a functional model (Keras 3.15): the
+    model passes its own ``training`` on.
+    """
+    if "training" not in inspect.signature(layer.call).parameters:
+        yield
+        return
+    call = layer.call
+
+    @functools.wraps(call)
+    def quiet(*args: Any, training: Any = None, **kwargs: Any) -> Any:
+        return call(*args, training=False, **kwargs)
+
+    layer.call = quiet
+    try:
+        yield
+    finally:
+        del layer.call  # the class's own shows again
 
 
 def settle(model: Any) -> None:
@@ -180,10 +202,3 @@ def _apply_batch_norm(layer: Any, trains: bool, policy: str) -> None:
         for variable in (layer.gamma, layer.beta):
             if variable is not None:
                 variable.trainable = True
-
-
-def _is_random(layer: Any) -> bool:
-    import keras
-
-    named = ("Dropout", "GaussianNoise", "StochasticDepth", "DropPath")
-    return isinstance(layer, keras.layers.Dropout) or any(n in type(layer).__name__ for n in named)

@@ -24,13 +24,20 @@ class Inference:
     def __init__(self, model: Any):
         import tensorflow as tf
 
-        signature = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+        self._dtype = model.inputs[0].dtype
+        signature = tf.TensorSpec(model.inputs[0].shape, self._dtype)
         # XLA on a CPU is 5 to 15 times slower here.
         self._run = tf.function(
             lambda inputs: model(inputs, training=False),
             input_signature=[signature],
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
         )
+
+    def __call__(self, inputs: Any) -> np.ndarray:
+        """Return the outputs for one batch of prepared inputs, of any numeric type."""
+        import tensorflow as tf
+
+        return self._run(tf.cast(inputs, self._dtype)).numpy()
 
     def on_array(self, inputs: np.ndarray, batch_size: int) -> np.ndarray:
         """Return the outputs for prepared inputs.
@@ -45,15 +52,5 @@ class Inference:
         numpy.ndarray of shape (n, n_outputs)
             Float32.
         """
-        batches = [
-            self._run(inputs[start : start + batch_size]).numpy()
-            for start in range(0, len(inputs), batch_size)
-        ]
-        return np.concatenate(batches)
-
-    def on_dataset(self, dataset: Any) -> np.ndarray:
-        """Return the outputs for a ``tf.data.Dataset`` of batches whose first item is the input."""
-        batches = [
-            self._run(batch[0] if isinstance(batch, tuple) else batch).numpy() for batch in dataset
-        ]
-        return np.concatenate(batches)
+        starts = range(0, len(inputs), batch_size)
+        return np.concatenate([self(inputs[start : start + batch_size]) for start in starts])

@@ -6,11 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_transfer.backbones.partition import Block
-from keras_transfer.errors import FreezeError, InvalidTypeError, UnknownNameError
+from keras_transfer.errors import (
+    FreezeError,
+    InvalidParameterError,
+    InvalidTypeError,
+    UnknownNameError,
+)
 from keras_transfer.training.freezing import trained_weights
 from keras_transfer.training.stage import Stage
 
-__all__ = ["OPTIMIZERS", "build_optimizer", "check_optimizer", "held_weights"]
+__all__ = [
+    "OPTIMIZERS",
+    "build_optimizer",
+    "check_optimizer",
+    "held_weights",
+    "make_optimizer",
+    "plain_rate",
+]
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "nadam", "adagrad")
 
@@ -81,18 +93,49 @@ def check_optimizer(model: Any, optimizer: Any, stage: Stage) -> tuple[str, ...]
 
 
 def _one(optimizer: Any, learning_rate: float) -> Any:
+    made = make_optimizer(optimizer)
+    plain_rate(made)
+    made.learning_rate = learning_rate
+    return made
+
+
+def plain_rate(optimizer: Any) -> float:
+    """Return the learning rate of an optimizer that has one for all steps.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it has a schedule: a stage sets its rate.
+    """
+    import keras
+
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        raise InvalidParameterError(
+            f"optimizer: expected one with a plain learning rate, which each stage sets. "
+            f"Received: {type(optimizer).__name__} with a "
+            f"{type(optimizer._learning_rate).__name__}. Pass the rate as learning_rate."
+        )
+    return float(optimizer.learning_rate)
+
+
+def make_optimizer(optimizer: Any) -> Any:
+    """Make a new optimizer from a name or a callable without arguments.
+
+    Raises
+    ------
+    UnknownNameError
+    InvalidTypeError
+    """
     import keras
 
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
             raise UnknownNameError("optimizer", optimizer, OPTIMIZERS)
-        made = keras.optimizers.get(optimizer)
-    else:
-        made = optimizer() if callable(optimizer) else None
-        if not isinstance(made, keras.optimizers.Optimizer):
-            raise InvalidTypeError(
-                f"optimizer: expected one of {', '.join(OPTIMIZERS)} or a callable without "
-                f"arguments that returns a Keras optimizer. Received: {optimizer!r}."
-            )
-    made.learning_rate = learning_rate
+        return keras.optimizers.get(optimizer)
+    made = optimizer() if callable(optimizer) else None
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise InvalidTypeError(
+            f"optimizer: expected one of {', '.join(OPTIMIZERS)} or a callable without arguments "
+            f"that returns a Keras optimizer. Received: {optimizer!r}."
+        )
     return made

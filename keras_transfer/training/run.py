@@ -40,6 +40,8 @@ class StageRecord:
         How many were begun.
     seconds : float
         Compilation included.
+    first_batch_seconds : float
+        Of the batch that includes it.
     """
 
     stage: Stage
@@ -48,6 +50,7 @@ class StageRecord:
     reason: str
     epochs: int
     seconds: float
+    first_batch_seconds: float
 
 
 @dataclass
@@ -93,7 +96,8 @@ def run_stages(
     dataset : tf.data.Dataset
         Finite batches of (inputs, class indices) or (inputs, class indices, weights).
     validation : Validation, optional
-        Then each stage stops early and ends with the best weights so far, earlier stages' included.
+        If it steers, each stage stops early and ends with the best weights so far, earlier stages'
+        included.
     inference : Inference, optional
         The model's compiled forward pass, if there is one already.
     target_score : float, optional
@@ -122,7 +126,7 @@ def run_stages(
         deadline=deadline,
     )
     for number, stage in enumerate(stages):
-        if number and steering.is_over():
+        if number and steering.is_over(result.records[-1]):
             left = ", ".join(later.name for later in stages[number:])
             display.say(f"{steering.reason} reached: skipped {left}.")
             break
@@ -181,7 +185,9 @@ def _run_stage(
         steering.end_stage(model)
     reason = callback.reason or "epochs"
     display.end_stage(reason)
-    return StageRecord(stage, rows, weights, reason, callback.epochs, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    first = callback.first_batch_seconds
+    return StageRecord(stage, rows, weights, reason, callback.epochs, seconds, first)
 
 
 def _compile(model: Any, optimizer: Any) -> None:
@@ -207,8 +213,15 @@ class _Steering:
     reason: str = ""
     validation_seconds: float = 0.0
 
-    def is_over(self) -> bool:
-        """Say whether later stages are to be skipped."""
+    def is_over(self, record: StageRecord) -> bool:
+        """Say whether later stages are to be skipped: nothing is left to reach, or no time.
+
+        The first batch of a stage includes compilation, and that of a later stage, which trains
+        more, takes at least as long as that of the one before.
+        """
+        if not self.reason and self.deadline is not None:
+            begun = time.monotonic() + record.first_batch_seconds + self.validation_seconds
+            self.reason = "time budget" if begun > self.deadline else ""
         return bool(self.reason)
 
     def begin_stage(self) -> None:
@@ -226,7 +239,11 @@ class _Steering:
         started = time.monotonic()
         loss, score = self.validation(self.inference)
         self.validation_seconds = time.monotonic() - started
-        if self.best_weights is None or (score, -loss) > (self.best_score, -self.best_loss):
+        # A metric can be undefined, as the area under a curve for a class that is not there.
+        rank, best = _rank(score, loss), _rank(self.best_score, self.best_loss)
+        if not self.validation.steers:
+            self.best_score, self.best_loss = score, loss
+        elif self.best_weights is None or rank > best:
             # Across stages: a stage that does harm ends with the weights that it started from.
             self.best_score, self.best_loss = score, loss
             self.best_weights = model.get_weights()
@@ -238,6 +255,10 @@ class _Steering:
         """Put the best weights back."""
         if self.best_weights is not None:
             model.set_weights(self.best_weights)
+
+
+def _rank(score: float, loss: float) -> tuple[float, float]:
+    return (-math.inf if math.isnan(score) else score, -loss)
 
 
 def _make_callback(
@@ -252,6 +273,7 @@ def _make_callback(
             super().__init__()
             self.reason = ""
             self.epochs = 0
+            self.first_batch_seconds = 0.0
             self._since_best = 0
             self._best = (steering.best_score, -steering.best_loss)
             self._epoch_began = self._batch_began = 0.0
@@ -266,6 +288,7 @@ def _make_callback(
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             now = time.monotonic()
             self._batch_seconds.append(now - self._batch_began)
+            self.first_batch_seconds = self._batch_seconds[0]
             display.end_step()
             if not math.isfinite(logs["loss"]):
                 raise DivergedError(
@@ -302,7 +325,8 @@ def _make_callback(
             best = (steering.best_score, -steering.best_loss)
             improved, self._best = best != self._best, best
             self._since_best = 0 if improved else self._since_best + 1
-            if steering.validation is not None and self._since_best >= stage.patience:
+            steers = steering.validation is not None and steering.validation.steers
+            if steers and self._since_best >= stage.patience:
                 self.reason = self.reason or "early stopping"
             if self.reason:
                 self.model.stop_training = True

@@ -57,13 +57,13 @@ def test_layer_names_are_the_same_in_another_process():
     code = (
         "import keras; from keras_transfer import get_backbone\n"
         "[keras.layers.MaxPooling2D() for _ in range(3)]\n"
-        "for name in ('ResNet50V2', 'ConvNeXtTiny', 'DenseNet121'):\n"
+        "for name in ('ResNet50V2', 'ConvNeXtTiny'):\n"
         "    for b in get_backbone(name, weights=None).list_blocks((64, 64, 3)): print(*b.layers)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     here = [
         " ".join(block.layers)
-        for name in ("ResNet50V2", "ConvNeXtTiny", "DenseNet121")
+        for name in ("ResNet50V2", "ConvNeXtTiny")
         for block in get_backbone(name, weights=None).list_blocks((64, 64, 3))
     ]
     assert done.stdout.splitlines() == here

@@ -92,6 +92,40 @@ def test_a_subclassed_model_is_one_block_and_takes_no_reserved_name():
     assert [leaf.block for leaf in partition(model)] == ["head_1"]
 
 
+def test_dots_in_foreign_names_mean_nothing():
+    names = ["enc.a", "enc.b", "head.fc", "z"]
+    model = keras.Sequential(
+        [keras.Input((4,)), *(keras.layers.Dense(3, name=name) for name in names)]
+    )
+    leaves = partition(model)
+    assert [leaf.path for leaf in leaves] == names
+    assert len({leaf.block for leaf in leaves}) == 4
+    built = build_classifier(get_backbone(model), 2)
+    assert built.count_params() == model.count_params() + 8
+
+
+def test_a_model_of_ours_in_another_leaves_its_head_too():
+    own = build_classifier(get_backbone(tiny.cnn), 7, input_shape=SHAPE)
+    outer = keras.Sequential([keras.Input(SHAPE), own])
+    assert [leaf.block for leaf in partition(outer)] == [leaf.block for leaf in partition(own)]
+
+
+def test_a_block_with_several_outputs_cannot_be_read():
+    inputs = keras.Input((4,))
+    one, two = (keras.layers.Dense(3, name=f"a{n}")(inputs) for n in (1, 2))
+    model = keras.Model(inputs, keras.layers.Concatenate(name="cat")([one, two]))
+    leaves = partition(model, ((r"^a", "A"), (r"^cat", "B")))
+    with pytest.raises(InvalidParameterError, match="'A', which has 2: a1, a2"):
+        tap(leaves, "A")
+    assert tap(leaves, "B").path == "cat"
+
+
+def test_refuses_a_layer_in_two_blocks():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="one")])
+    with pytest.raises(InvalidParameterError, match="'one' in 'body' and 'head'"):
+        read_blocks(model, {"body": ".*", HEAD: "one"})
+
+
 def test_foreign_models_need_their_blocks():
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3, name="one"), keras.layers.Dense(2, name="two")]

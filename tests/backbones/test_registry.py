@@ -18,6 +18,7 @@ from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
     InvalidTypeError,
+    KerasTransferWarning,
     UnknownNameError,
     WeightsNotFoundError,
 )
@@ -93,6 +94,27 @@ def test_a_model_of_ours_leaves_its_old_head(model):
     np.testing.assert_array_equal(one, other)
 
 
+def test_how_a_model_was_compiled_does_not_matter():
+    model = tiny.dense((3,))
+    plain = get_backbone(model)
+    model.compile("adam", loss=lambda y, p: keras.ops.mean(p))
+    assert get_backbone(model) == plain
+    get_backbone(model).load()
+
+
+def test_warns_of_a_head_that_is_still_on():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(9, "softmax", name="predictions")]
+    )
+    with pytest.warns(KerasTransferWarning, match=r"'predictions' with softmax.*layers\[-2\]"):
+        get_backbone(model)
+
+
+def test_blocks_by_several_patterns():
+    backbone = get_backbone(tiny.residual(SHAPE), blocks={"a": ["stem", "unit0"], "b": "unit1"})
+    assert [block.name for block in backbone.list_blocks()] == ["a", "b"]
+
+
 def test_registered_names():
     backbone = register_backbone(
         "Tiny", tiny.cnn, blocks={"low": "conv0", "high": "conv[12]"}, overwrite=True
@@ -137,6 +159,21 @@ MISTAKES = {
         lambda: get_backbone("VGG16", blocks={"a": "b"}),
         InvalidParameterError,
         "blocks belong",
+    ),
+    "a pattern that is none": (
+        lambda: get_backbone(tiny.cnn, blocks={"a": "low("}),
+        InvalidParameterError,
+        "regular expression for 'a'",
+    ),
+    "a size for a shape": (
+        lambda: get_backbone("VGG16", input_shape=96),
+        InvalidParameterError,
+        "expected a tuple",
+    ),
+    "a size left open": (
+        lambda: get_backbone("VGG16", input_shape=(None, None, 3)),
+        InvalidParameterError,
+        "Fix every size",
     ),
     "an unknown modality": (
         lambda: get_backbone(tiny.cnn, modality="pictures"),

@@ -171,6 +171,9 @@ def test_scoring_is_scikit_learns(scoring, data):
 def test_target_score(data):
     clf = make(recipe=CompositeTransfer(epochs=40, learning_rate=1e-2), target_score=0.1)
     clf.fit(*data)
+    # What is held out for it, two of each class, does not steer.
+    long = make(recipe=StructureTransfer(epochs=30), target_score=1.1).fit(*data)
+    assert [(record.reason, record.epochs) for record in long.stages_] == [("epochs", 30)]
     assert [record.reason for record in clf.stages_] == ["target score"]
     assert clf.n_iter_ < 40
     assert clf.validation_score_ >= 0.1
@@ -184,7 +187,7 @@ def test_time_budget(data):
 
 
 def test_the_same_seed_gives_the_same_weights(data):
-    recipe = CompositeTransfer(epochs=2, augmentation="all", dropout=0.3)
+    recipe = StructureTransfer(1, epochs=2, augmentation="all", dropout=0.3)
     one, two, three = (make(recipe=recipe, random_state=seed).fit(*data) for seed in (1, 1, 2))
     for a, b in zip(one.model_.get_weights(), two.model_.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -317,6 +320,13 @@ FIT_MISTAKES = {
         Y,
         InvalidTypeError,
         r"Write backbone=get_backbone\(model\)",
+    ),
+    "a network for grey pictures": (
+        {"backbone": get_backbone(tiny.cnn((16, 16, 1)))},
+        X[..., 0],
+        Y,
+        InvalidParameterError,
+        "three channels",
     ),
     "a batch of nothing": ({"batch_size": 0}, X, Y, InvalidParameterError, "batch_size: expected"),
     "a share too large": ({"validation": 1.5}, X, Y, InvalidParameterError, "validation: exp"),

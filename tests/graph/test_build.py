@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from keras_transfer import get_backbone
-from keras_transfer.errors import InvalidParameterError
+from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 from keras_transfer.graph.build import build_classifier
 from keras_transfer.graph.heads import LOGITS, PROBABILITIES
 
@@ -59,6 +59,35 @@ def test_shared_layers_stay_shared():
     read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
     np.testing.assert_allclose(read, backbone.load()(x), rtol=1e-5)
     assert model.count_params() == backbone.load().count_params() + 10
+
+
+def test_an_adapted_normalization_goes_on():
+    """It computes with what it derives from its weights, which set_weights does not tell it."""
+    x = np.random.default_rng(0).normal(100, 20, (64, 3)).astype("float32")
+    normalization = keras.layers.Normalization(name="normalization_layer")
+    normalization.adapt(x)
+    source = keras.Sequential(
+        [keras.Input((3,)), normalization, keras.layers.Dense(4, name="dense")]
+    )
+    for backbone in (get_backbone(source), get_backbone(lambda shape: source)):
+        model = build_classifier(backbone, 2, input_shape=(3,))
+        read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
+        np.testing.assert_allclose(read, source(x), rtol=1e-5)
+
+
+def test_refuses_layers_that_cannot_be_built_anew():
+    def lambda_layer(input_shape):
+        return keras.Sequential(
+            [keras.Input(input_shape), keras.layers.Lambda(lambda x: x * 2, name="double")]
+        )
+
+    with pytest.raises(InvalidTypeError, match=r"'double' \(Lambda\).*replace Lambda"):
+        build_classifier(get_backbone(lambda_layer), 2, input_shape=(3,))
+
+
+def test_outputs_as_numpy_counts_them():
+    model = build_classifier(get_backbone(tiny.dense), np.int64(3), input_shape=(3,))
+    assert model.output_shape == (None, 3)
 
 
 def test_a_subclassed_backbone():

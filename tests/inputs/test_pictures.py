@@ -148,13 +148,35 @@ def test_the_range_ends_at_black_and_white(values, pixel_range):
 
 @pytest.mark.parametrize(
     ("values", "white"),
-    [(np.array([0, 16.0]), 16.0), (np.array([0, 16]), 16.0), (np.array([0.0, 1.03]), 1.03)],
-    ids=["digits", "int digits", "overshoot over 0..1"],
+    [
+        (np.array([0, 16.0]), 16.0),
+        (np.array([0, 16]), 16.0),
+        (np.array([0, 16], np.uint8), 16.0),
+        (np.array([0, 4095], np.uint16), 4095.0),
+    ],
+    ids=["digits", "int digits", "digits in bytes", "12 bits"],
 )
 def test_a_small_part_of_a_range_gets_its_own_and_a_warning(values, white):
     with pytest.warns(KerasTransferWarning, match=rf"X: .*{white:g} is taken for white\. If"):
         pixel_range = find_pixel_range(values.reshape(1, 1, -1))
     assert pixel_range == (0.0, white)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([-0.02, 0.5, 1.0], (0.0, 1.0)), ([0, 1.03], (0.0, 1.0)), ([-1.05, 1.0], (-1.0, 1.0))],
+)
+def test_overshoot_is_no_range_of_its_own(values, expected):
+    X = np.array(values).reshape(1, 1, -1, 1)
+    assert find_pixel_range(X) == expected
+    prepared = PictureInput(X.shape[1:3], expected).prepare(X)
+    assert prepared.min() >= 0
+    assert prepared.max() <= 255
+
+
+def test_bytes_as_floats_in_a_range_of_16_bits():
+    with pytest.raises(DataError, match="expected pixels of 0 to 65535"):
+        PictureInput((4, 4), (0.0, 65535.0)).prepare(np.full((1, 5, 5), 250.0))
 
 
 def test_the_warning_points_at_the_call_of_fit():

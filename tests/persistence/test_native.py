@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -616,3 +617,13 @@ def test_no_module_that_a_file_names_is_imported(folder, tmp_path, monkeypatch, 
             load(path)
     assert not mark.exists()
     assert "evil_module" not in sys.modules
+
+
+def test_loading_leaves_the_random_state_and_the_models_structure(folder, fitted):
+    random.seed(3)
+    expected = random.random()
+    random.seed(3)
+    loaded = load(folder / "model.keras_transfer")
+    assert random.random() == expected
+    assert not isinstance(loaded.model_.input, list)
+    assert loaded.model_.input.shape == fitted["model"].model_.input.shape

@@ -118,7 +118,7 @@ VALUES = {
     "Readout": Readout(["stem", "last"], ["average", (2, 3)]),
     "Stage": STAGE,
     "AuditRow": ROW,
-    "StageRecord": StageRecord(STAGE, (ROW, ROW), ("a/b",), "early stopping", 3, 1.25),
+    "StageRecord": StageRecord(STAGE, (ROW, ROW), ("a/b",), "early stopping", 3, 1.25, 0.5),
     "PictureInput": PictureInput((4, 6), (-1.0, 1.0)),
     "FeatureInput": FeatureInput(7),
     "all in one": {"classes_": objects(("a", 1)), "stages_": [(STAGE, np.float32(1))]},

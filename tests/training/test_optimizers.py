@@ -7,7 +7,12 @@ import tiny
 
 from keras_transfer import Stage, get_backbone
 from keras_transfer.backbones.partition import read_blocks
-from keras_transfer.errors import FreezeError, InvalidTypeError, UnknownNameError
+from keras_transfer.errors import (
+    FreezeError,
+    InvalidParameterError,
+    InvalidTypeError,
+    UnknownNameError,
+)
 from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.batches import shuffled_batches
 from keras_transfer.training.freezing import freeze_for
@@ -84,6 +89,11 @@ def test_notices_what_changed_behind_its_back(model):
         ("adan", UnknownNameError, "Did you mean 'adam'"),
         (lambda: "adam", InvalidTypeError, "callable without arguments"),
         (3, InvalidTypeError, "Received: 3"),
+        (
+            lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10)),
+            InvalidParameterError,
+            "Adam with a CosineDecay",
+        ),
     ],
 )
 def test_refuses(model, optimizer, error, message):

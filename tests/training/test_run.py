@@ -43,9 +43,10 @@ def run(model, stages, X=None, y=None, **options):
         )
 
 
-def validation(score=None, seed=1):
+def validation(score=None, seed=1, **options):
     X, y = data(seed)
-    return Validation(ordered_batches(X, y, 8), **({} if score is None else {"score": score}))
+    options.update({} if score is None else {"score": score})
+    return Validation(ordered_batches(X, y, 8), **options)
 
 
 def scores(values):
@@ -106,6 +107,30 @@ def test_the_loss_decides_between_equal_scores(model):
     loss, _ = validation()(inference)
     assert loss == pytest.approx(min(result.history["val_loss"]), abs=1e-6)
     assert result.history["val_loss"].index(min(result.history["val_loss"])) > 0
+
+
+def test_an_undefined_score_is_the_worst(model):
+    stream = scores([math.nan, 0.4, math.nan])
+    assert run(model, [HEAD], validation=validation(stream)).score == 0.4
+
+
+def test_a_few_examples_measure_and_do_not_steer(model):
+    long = Stage("head", {"head": 1e-2}, epochs=8, patience=2)
+    stream = scores([0.9, *[0.1] * 7])
+    result = run(model, [long], validation=validation(stream, steers=False))
+    assert (result.records[0].reason, result.records[0].epochs) == ("epochs", 8)
+    assert result.score == 0.1  # that of the weights that are left
+
+
+def test_no_time_left_for_another_stage(model):
+    X, y = data()
+    result = run(model, [HEAD, BLOCKS], X, y)
+    first = result.records[0].first_batch_seconds
+    assert 0 < first < result.records[0].seconds
+    # As long as the first stage takes: nothing is left for the next one to compile in.
+    deadline = time.monotonic() + result.records[0].seconds
+    result = run(model, [HEAD, BLOCKS], X, y, deadline=deadline)
+    assert [record.stage.name for record in result.records] == ["head"]
 
 
 def test_stops_early(model):

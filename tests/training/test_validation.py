@@ -3,13 +3,15 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from keras_transfer import get_backbone
+from keras_transfer.errors import DataError
 from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.inference import Inference
-from keras_transfer.training.validation import Validation
+from keras_transfer.training.validation import Validation, check_targets
 
 
 def test_equals_keras_own_evaluation():
@@ -38,3 +40,32 @@ def test_scores_by_any_function_of_targets_and_outputs():
     assert Validation(batches, score)(Inference(model))[1] == 0.25
     np.testing.assert_array_equal(seen[0], targets)
     np.testing.assert_allclose(seen[1], model(X), atol=1e-6)
+
+
+def perfect():
+    """A model that always finds the class: its input is one-hot."""
+    inputs = keras.Input((3,))
+    return Inference(keras.Model(inputs, keras.layers.Softmax()(inputs * 50)))
+
+
+@pytest.mark.parametrize("form", ["shuffled", "a column", "bytes"])
+def test_forms_of_data_of_ones_own(form):
+    targets = np.random.default_rng(0).integers(0, 3, 40)
+    rows = np.eye(3)[targets]
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (
+            rows.astype("uint8" if form == "bytes" else "float32"),
+            targets[:, None] if form == "a column" else targets,
+        )
+    )
+    if form == "shuffled":  # anew in every pass, as image_dataset_from_directory does
+        dataset = dataset.shuffle(40)
+    validation = Validation(dataset.batch(7))
+    for _ in range(3):
+        assert validation(perfect()) == (pytest.approx(0, abs=1e-6), 1.0)
+
+
+@pytest.mark.parametrize("targets", [np.eye(3), np.array([0.5, 1.0]), np.array(["a"])])
+def test_refuses_targets_that_are_no_indices(targets):
+    with pytest.raises(DataError, match="expected class indices"):
+        check_targets(targets)
