@@ -39,6 +39,7 @@ def test_a_recipe_is_without_mistakes(name):
     assert read_recipe_file(ROOT / name).title
 
 
+@pytest.mark.slow  # trains EfficientNet-Lite0 in every run of the recipe: a minute
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_runs_small_from_end_to_end(name, tmp_path):
     output = tmp_path / "result"
