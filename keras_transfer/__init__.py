@@ -18,7 +18,7 @@ _HOMES: dict[str, str] = {
     "CompositeTransfer": "keras_transfer.modes",
     "ParameterTransfer": "keras_transfer.modes",
     "Readout": "keras_transfer.graph.readout",
-    "Recipe": "keras_transfer.modes",
+    "Recipe": "keras_transfer.recipe",
     "Stage": "keras_transfer.training.stage",
     "StructureTransfer": "keras_transfer.modes",
     "TransferClassifier": "keras_transfer.estimators.classifier",

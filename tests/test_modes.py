@@ -22,7 +22,8 @@ from keras_transfer.errors import (
     InvalidTypeError,
     UnknownNameError,
 )
-from keras_transfer.modes import as_recipe, select_blocks
+from keras_transfer.modes import as_recipe
+from keras_transfer.recipe import select_blocks
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 BLOCKS = [Block(name, (), 0) for name in ("stem", "low", "high", "head")]

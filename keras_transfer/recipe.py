@@ -1,0 +1,388 @@
+"""Recipe: a transfer mode with its settings; it builds the model and runs the stages it plans."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from keras_transfer.backbones.partition import HEAD, Block, read_blocks
+from keras_transfer.backbones.registry import get_backbone
+from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from keras_transfer.graph.augmentation import AUGMENTATIONS, augmentation_names, build_augmentation
+from keras_transfer.graph.build import build_classifier
+from keras_transfer.graph.readout import Readout, as_readout
+from keras_transfer.parameters import (
+    NONE,
+    Constraint,
+    check_parameters,
+    instance_of,
+    integer,
+    number,
+    one_of,
+    satisfying,
+    sequence_of,
+)
+from keras_transfer.training.defaults import stage_defaults
+from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
+from keras_transfer.training.inference import Inference
+from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain_rate
+from keras_transfer.training.progress import open_display
+from keras_transfer.training.random_state import isolated_seed
+from keras_transfer.training.run import RunResult, run_stages
+from keras_transfer.training.stage import BATCH_NORM_POLICIES, Stage
+from keras_transfer.training.validation import Validation, check_targets
+
+__all__ = ["BLOCKS", "Recipe", "select_blocks"]
+
+BLOCKS = integer(0) | one_of("all") | sequence_of(instance_of(str, "block names"))
+
+
+class Recipe(BaseEstimator, abc.ABC):
+    """A transfer mode with its settings; it builds the model and plans the stages.
+
+    The base of the three modes. Parameters are stored, nothing more, so that ``clone``,
+    ``set_params`` and nested searches work as for any scikit-learn object.
+
+    Parameters
+    ----------
+    train_blocks : int, "all", list of str or None, default=None
+        Which blocks train: so many last ones, all, or those named. None is the mode's own choice.
+    epochs : int, optional
+        The most epochs of each stage; by default enough for a number of steps (`stage_defaults`).
+    learning_rate : float, optional
+        By default chosen with the number of examples. In composite transfer that of the stages
+        after the head's.
+    head_learning_rate : float, optional
+        The head's own; by default `learning_rate`, and in the first stage of composite transfer
+        chosen.
+    optimizer : str or callable, default="adam"
+        A Keras name, or a callable without arguments that returns an optimizer, whose own learning
+        rate holds where none is given here. The rates that are chosen are chosen for Adam.
+    dropout : float, default=0.0
+        Dropout before the logits.
+    augmentation : None, "all" or list of {"flip", "crop", "rotate", "colour"}, default=None
+        Random changes of training pictures.
+    batch_norm : {"frozen", "affine", "train"}, optional
+        What BatchNorm does in blocks that train; by default ``"affine"`` for pretrained blocks and
+        ``"train"`` for random ones. In a frozen block it is always frozen.
+    """
+
+    _constraints: Mapping[str, Constraint] = {
+        "train_blocks": NONE | BLOCKS,
+        "epochs": NONE | integer(1),
+        "learning_rate": NONE | number(0, above=True),
+        "head_learning_rate": NONE | number(0, above=True),
+        "optimizer": one_of(*OPTIMIZERS) | Constraint("a callable without arguments", callable),
+        "dropout": number(0, 0.95),
+        "augmentation": NONE
+        | satisfying(augmentation_names, f"'all', or one or more of {', '.join(AUGMENTATIONS)}"),
+        "batch_norm": NONE | one_of(*BATCH_NORM_POLICIES),
+    }
+
+    def __init__(
+        self,
+        train_blocks: Any = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        head_learning_rate: float | None = None,
+        optimizer: Any = "adam",
+        dropout: float = 0.0,
+        augmentation: Any = None,
+        batch_norm: str | None = None,
+    ):
+        self.train_blocks = train_blocks
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.head_learning_rate = head_learning_rate
+        self.optimizer = optimizer
+        self.dropout = dropout
+        self.augmentation = augmentation
+        self.batch_norm = batch_norm
+
+    def check(self) -> None:
+        """Check the parameters.
+
+        Raises
+        ------
+        InvalidParameterError
+            With everything that is wrong.
+        """
+        check_parameters(type(self).__name__, self.get_params(deep=False), self._constraints)
+
+    def build(
+        self,
+        backbone: Any,
+        outputs: int,
+        *,
+        input_shape: Sequence[int] | None = None,
+        readout: str | Readout = "last",
+    ) -> Any:
+        """Build the model for existing Keras code.
+
+        Parameters
+        ----------
+        backbone : str, Backbone, keras.Model or callable
+            As for `get_backbone`.
+        outputs : int
+            Number of classes.
+        input_shape : sequence of int, optional
+            Shape of one input, such as ``(96, 96, 3)``; by default the backbone's own.
+        readout : str or Readout, default="last"
+            What the head reads.
+
+        Returns
+        -------
+        keras.Model
+            A plain, flat, functional model, ``trainable`` set for the first stage. Reads RGB
+            pixels of 0..255 (or features), gives probabilities.
+
+        Examples
+        --------
+        >>> from keras_transfer import StructureTransfer, get_backbone
+        >>> backbone = get_backbone("MobileNetV2", weights=None, input_shape=(32, 32, 3))
+        >>> model = StructureTransfer().build(backbone, outputs=5)
+        >>> [weight.path for weight in model.trainable_weights]
+        ['head.logits/kernel', 'head.logits/bias']
+        """
+        self.check()
+        model = build_classifier(
+            get_backbone(backbone),
+            outputs,
+            input_shape=input_shape,
+            readout=as_readout(readout),
+            dropout=self.dropout,
+        )
+        blocks = read_blocks(model)
+        # Which blocks train does not depend on the number of examples.
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(freeze_for(model, blocks, self.stages(blocks, n_examples=1)[0]))
+        return model
+
+    @abc.abstractmethod
+    def stages(
+        self,
+        blocks: Sequence[Block],
+        n_examples: int,
+        *,
+        batch_size: int = 32,
+        pretrained: bool = True,
+    ) -> list[Stage]:
+        """Plan the stages.
+
+        Parameters
+        ----------
+        blocks : sequence of Block
+            The model's blocks, the head last.
+        n_examples : int
+            Training examples; what is left open depends on it.
+        batch_size : int, default=32
+        pretrained : bool, default=True
+            Whether the blocks start from a source task's weights.
+
+        Returns
+        -------
+        list of Stage
+        """
+
+    def fit(
+        self,
+        model: Any,
+        dataset: Any,
+        *,
+        validation_data: Any = None,
+        blocks: Mapping[str, Sequence[str]] | None = None,
+        target_score: float | None = None,
+        time_budget: float | None = None,
+        pretrained: bool | None = None,
+        random_state: int = 0,
+        verbose: bool | str = "auto",
+    ) -> RunResult:
+        """Run the stages on a model and a dataset of one's own.
+
+        Parameters
+        ----------
+        model : keras.Model
+            From `build`, in this process or reloaded, or any with one softmax output.
+        dataset : tf.data.Dataset
+            Finite batches of (inputs, class indices).
+        validation_data : tf.data.Dataset, optional
+            The same, held out, in any order: stages then stop early and keep their best weights.
+        blocks : mapping of str to sequence of str, optional
+            For a foreign model: each block's layers, by name or regular expression, input side
+            first, the last one named ``"head"``.
+        target_score : float, optional
+            Stop when the accuracy on the validation data reaches it.
+        time_budget : float, optional
+            Seconds after which to stop.
+        pretrained : bool, optional
+            Whether the blocks start from a source task's weights; by default told by the BatchNorm
+            statistics, where there are any, and else assumed.
+        random_state : int, default=0
+            Seed of dropout and augmentation.
+        verbose : {"auto", True, False}
+            Whether to show progress; ``"auto"``: in a terminal or notebook.
+
+        Returns
+        -------
+        RunResult
+            ``history``, ``records`` (what each stage did) and ``score``.
+        """
+        started = time.monotonic()
+        self.check()
+        if target_score is not None and validation_data is None:
+            raise InvalidParameterError(
+                f"target_score: expected validation_data to measure it on. Received: "
+                f"target_score={target_score!r} without. Pass validation_data."
+            )
+        found = read_blocks(model, blocks)
+        first, n_batches = _measure("dataset", dataset)
+        if validation_data is not None:
+            _measure("validation_data", validation_data)
+        _check_outputs(model, first[0])
+        if pretrained is None:
+            pretrained = not has_fresh_batch_norm(model)
+        batch_size = int(first[0].shape[0])
+        n_examples = batch_size * n_batches
+        stages = self.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
+        with isolated_seed(random_state), open_display(verbose) as display:
+            if names := augmentation_names(self.augmentation):
+                augment = build_augmentation(names, random_state)
+                dataset = dataset.map(lambda x, *rest: (augment(x), *rest))
+            return run_stages(
+                model,
+                found,
+                stages,
+                dataset,
+                validation=None if validation_data is None else Validation(validation_data),
+                target_score=target_score,
+                deadline=None if time_budget is None else started + time_budget,
+                display=display,
+            )
+
+    def classifier(self, backbone: Any = "EfficientNetLite0", **parameters: Any) -> Any:
+        """Make a `TransferClassifier` with this recipe.
+
+        Parameters
+        ----------
+        backbone : str, Backbone or callable
+        **parameters
+            Of `TransferClassifier`.
+
+        Returns
+        -------
+        TransferClassifier
+        """
+        from keras_transfer.estimators.classifier import TransferClassifier
+
+        return TransferClassifier(backbone, self, **parameters)
+
+    def _stage(
+        self,
+        name: str,
+        trained: Sequence[str],
+        n_examples: int,
+        batch_size: int,
+        pretrained: bool,
+        only_stage: bool = True,
+    ) -> Stage:
+        """Make a stage of blocks and the head; what was left open is chosen here."""
+        chosen = stage_defaults(
+            n_examples,
+            batch_size=batch_size,
+            trains_backbone=bool(trained),
+            pretrained=pretrained,
+        )
+        # A rate that the user gave with an optimizer is not to be replaced by one chosen for Adam.
+        own = plain_rate(make_optimizer(self.optimizer)) if callable(self.optimizer) else None
+        rate = self.learning_rate or own or chosen.learning_rate
+        if not trained and not only_stage:
+            rate = own or chosen.learning_rate  # learning_rate is that of the blocks, later
+        return Stage(
+            name=name,
+            learning_rates={**dict.fromkeys(trained, rate), HEAD: self.head_learning_rate or rate},
+            epochs=self.epochs or chosen.epochs,
+            batch_norm=self.batch_norm or chosen.batch_norm,
+            batch_norm_momentum=chosen.batch_norm_momentum,
+            optimizer=self.optimizer,
+        )
+
+
+def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]:
+    """Resolve a ``train_blocks`` parameter.
+
+    Parameters
+    ----------
+    train_blocks : int, "all" or sequence of str
+    blocks : sequence of Block
+        The head among them.
+
+    Returns
+    -------
+    tuple of str
+        Names of backbone blocks, input side first.
+
+    Raises
+    ------
+    InvalidParameterError
+        If more are asked for than there are.
+    UnknownNameError
+        If a name is not among them.
+    """
+    names = [block.name for block in blocks if block.name != HEAD]
+    if isinstance(train_blocks, str) and train_blocks == "all":
+        return tuple(names)
+    if isinstance(train_blocks, (int, np.integer)):
+        if train_blocks > len(names):
+            raise InvalidParameterError(
+                f"train_blocks: expected at most {len(names)}, the number of blocks below the "
+                f"readout ({', '.join(names)}). Received: {train_blocks}. Use 'all' for all."
+            )
+        return tuple(names[len(names) - int(train_blocks) :])
+    for name in train_blocks:
+        if name not in names:
+            raise UnknownNameError("train_blocks: block", name, names, "the model")
+    return tuple(name for name in names if name in set(train_blocks))
+
+
+def _measure(name: str, dataset: Any) -> tuple[tuple[Any, ...], int]:
+    """Return the first batch of a dataset, checked, and the number of batches."""
+    import tensorflow as tf
+
+    if not isinstance(dataset, tf.data.Dataset):
+        raise InvalidTypeError(
+            f"{name}: expected a tf.data.Dataset of batches (inputs, class indices). Received: "
+            f"{type(dataset).__name__}. For arrays use an estimator, or "
+            f"tf.data.Dataset.from_tensor_slices((X, y)).batch(32)."
+        )
+    n_batches = int(dataset.cardinality())
+    if n_batches == tf.data.INFINITE_CARDINALITY:
+        raise InvalidParameterError(
+            f"{name}: expected a finite one. Received: an infinite one. Leave repeat() out."
+        )
+    if n_batches == tf.data.UNKNOWN_CARDINALITY:
+        n_batches = sum(1 for _ in dataset)
+    first = next(iter(dataset), None)
+    if first is None or not isinstance(first, tuple) or len(first) < 2:
+        raise InvalidParameterError(
+            f"{name}: expected batches of (inputs, class indices). Received: "
+            f"{dataset.element_spec}."
+        )
+    check_targets(first[1])
+    return first, n_batches
+
+
+def _check_outputs(model: Any, inputs: Any) -> None:
+    """Make sure that a model answers with probabilities: of logits the loss would be nonsense."""
+    outputs = Inference(model)(inputs)
+    if outputs.ndim != 2 or outputs.min() < 0 or not np.allclose(outputs.sum(axis=1), 1, atol=1e-2):
+        raise InvalidParameterError(
+            f"model: expected one that ends in probabilities, rows that sum to 1. Received: "
+            f"{model.name!r}, whose first row is {np.round(outputs.reshape(-1)[:4], 3).tolist()}. "
+            f"End it with keras.layers.Softmax()."
+        )
