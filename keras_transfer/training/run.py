@@ -276,6 +276,7 @@ def _make_callback(
             self.first_batch_seconds = 0.0
             self._since_best = 0
             self._best = (steering.best_score, -steering.best_loss)
+            self._lowest_loss = math.inf
             self._epoch_began = self._batch_began = 0.0
             self._batch_seconds: list[float] = []
 
@@ -317,13 +318,15 @@ def _make_callback(
             for column, value in figures.items():
                 history.setdefault(column, []).append(value)
             display.end_epoch(figures)
-            self._decide()
+            self._decide(figures.get("val_loss", math.nan))
 
-        def _decide(self) -> None:
+        def _decide(self, loss: float) -> None:
             if steering.reason == "target score":
                 self.reason = "target score"
             best = (steering.best_score, -steering.best_loss)
-            improved, self._best = best != self._best, best
+            # A score on few examples moves in jumps: while the loss still falls, it may yet rise.
+            improved = best != self._best or loss < self._lowest_loss
+            self._best, self._lowest_loss = best, min(loss, self._lowest_loss)
             self._since_best = 0 if improved else self._since_best + 1
             steers = steering.validation is not None and steering.validation.steers
             if steers and self._since_best >= stage.patience:

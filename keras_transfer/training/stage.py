@@ -35,7 +35,8 @@ class Stage:
     optimizer : str or callable, default="adam"
         Keras's name of an optimizer, or a callable without arguments that returns one.
     patience : int, default=5
-        Where there is validation: stop after so many epochs without a better score.
+        Where there is validation: stop after so many epochs in which neither its score nor its
+        loss got better.
 
     Examples
     --------

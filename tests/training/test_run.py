@@ -133,12 +133,27 @@ def test_no_time_left_for_another_stage(model):
     assert [record.stage.name for record in result.records] == ["head"]
 
 
+def misleading(score):
+    """Validation on wrong labels: what is learned makes its loss rise."""
+    X, y = data(1)
+    return Validation(ordered_batches(X, (y + 1) % 3, 8), score=score)
+
+
 def test_stops_early(model):
     long = Stage("head", {"head": 1e-2}, epochs=50, patience=3)
-    stream = [0.5, 0.6, *[0.1] * 48]
-    result = run(model, [long], validation=validation(scores(stream)))
-    assert (result.records[0].reason, result.records[0].epochs) == ("early stopping", 5)
+    result = run(model, [long], validation=misleading(scores([0.5, 0.6, *[0.1] * 48])))
+    losses = result.history["val_loss"]
+    last_gain = max(1, losses.index(min(losses)))
+    assert result.records[0].reason == "early stopping"
+    assert result.records[0].epochs == last_gain + 1 + 3
     assert result.score == 0.6
+
+
+def test_goes_on_while_the_loss_still_falls(model):
+    long = Stage("head", {"head": 1e-3}, epochs=12, patience=2)
+    result = run(model, [long], validation=validation(scores([0.9] + [0.1] * 11)))
+    assert result.history["val_loss"] == sorted(result.history["val_loss"], reverse=True)
+    assert (result.records[0].reason, result.records[0].epochs) == ("epochs", 12)
 
 
 def test_without_validation_all_epochs_run(model):
