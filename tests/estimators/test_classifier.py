@@ -265,7 +265,7 @@ FIT_MISTAKES = {
     "no pictures": ({}, X[:0], Y[:0], DataError, "y: expected at least two classes. Received: no"),
     "one class": ({}, X, ["a"] * len(X), DataError, "only one class, 'a'"),
     "too few labels": ({}, X, Y[:-1], DataError, "y: expected 24 labels.*Received: 23"),
-    "no labels": ({}, X, None, DataError, "y: expected labels. Received: None"),
+    "no labels": ({}, X, None, DataError, "list or array of labels. Received: None"),
     "a label missing": ({}, X, [None, *Y[1:]], DataError, "first at row 0"),
     "NaN": ({}, with_value(np.nan), Y, DataError, "1 picture.*first at row 3"),
     "infinity": ({}, with_value(-np.inf), Y, DataError, "first at row 3"),

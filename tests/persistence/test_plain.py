@@ -218,7 +218,9 @@ class OwnRecipe(StructureTransfer):
 
 
 @pytest.mark.parametrize("nest", [lambda v: v, lambda v: [v], lambda v: {"a": (v,)}, objects])
-@pytest.mark.parametrize("value", [Own(), OwnRecipe(), 1j, {1}, np.random.default_rng(0)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [Own(), OwnRecipe(), 1j, {1}, np.random.default_rng(0)], ids=lambda v: type(v).__name__
+)
 def test_a_value_that_no_tag_fits(value, nest):
     with pytest.raises(InvalidTypeError, match=r"^save: expected labels and parameters that") as e:
         to_plain(nest(value), {})
