@@ -22,6 +22,8 @@ _HOMES: dict[str, str] = {
     "Stage": "keras_transfer.training.stage",
     "StructureTransfer": "keras_transfer.modes",
     "TransferClassifier": "keras_transfer.estimators.classifier",
+    "TransferEncoder": "keras_transfer.estimators.encoder",
+    "TransferRegressor": "keras_transfer.estimators.regressor",
     "datasets": "keras_transfer.datasets",
     "errors": "keras_transfer.errors",
     "get_backbone": "keras_transfer.backbones.registry",

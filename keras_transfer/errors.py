@@ -26,6 +26,9 @@ Every message says what was expected, what was received, and what to do.
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 
 __all__ = [
@@ -137,6 +140,15 @@ class RecipeFileError(KerasTransferError, ValueError):
 
 class KerasTransferWarning(UserWarning):
     """It works, but the user should look at it."""
+
+
+def warn(message: str, category: type[Warning] = KerasTransferWarning) -> None:
+    """Warn the user, at the line of the user's that called into the package."""
+    inside = os.path.dirname(__file__) + os.sep
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def nearest_name(name: object, valid: Iterable[str]) -> str | None:

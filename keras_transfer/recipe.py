@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +14,10 @@ from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from keras_transfer.graph.augmentation import AUGMENTATIONS, augmentation_names, build_augmentation
-from keras_transfer.graph.build import build_classifier
+from keras_transfer.graph.build import build_model
+from keras_transfer.graph.heads import Head, read_task, set_units
 from keras_transfer.graph.readout import Readout, as_readout
+from keras_transfer.inputs.targets import find_units
 from keras_transfer.parameters import (
     NONE,
     Constraint,
@@ -28,6 +29,7 @@ from keras_transfer.parameters import (
     satisfying,
     sequence_of,
 )
+from keras_transfer.training.compiled import CompiledNetwork
 from keras_transfer.training.defaults import stage_defaults
 from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
 from keras_transfer.training.inference import Inference
@@ -120,6 +122,7 @@ class Recipe(BaseEstimator, abc.ABC):
         backbone: Any,
         outputs: int,
         *,
+        task: str = "multiclass",
         input_shape: Sequence[int] | None = None,
         readout: str | Readout = "last",
     ) -> Any:
@@ -130,7 +133,9 @@ class Recipe(BaseEstimator, abc.ABC):
         backbone : str, Backbone, keras.Model or callable
             As for `get_backbone`.
         outputs : int
-            Number of classes.
+            Number of classes, labels or numbers.
+        task : {"multiclass", "multilabel", "regression"}, default="multiclass"
+            What the head answers: the probability of each class, of each label, or numbers.
         input_shape : sequence of int, optional
             Shape of one input, such as ``(96, 96, 3)``; by default the backbone's own.
         readout : str or Readout, default="last"
@@ -140,7 +145,7 @@ class Recipe(BaseEstimator, abc.ABC):
         -------
         keras.Model
             A plain, flat, functional model, ``trainable`` set for the first stage. Reads RGB
-            pixels of 0..255 (or features), gives probabilities.
+            pixels of 0..255 (or features); gives probabilities, or numbers.
 
         Examples
         --------
@@ -151,17 +156,16 @@ class Recipe(BaseEstimator, abc.ABC):
         ['head.logits/kernel', 'head.logits/bias']
         """
         self.check()
-        model = build_classifier(
+        model = build_model(
             get_backbone(backbone),
-            outputs,
+            Head(task, outputs, self.dropout),
             input_shape=input_shape,
             readout=as_readout(readout),
-            dropout=self.dropout,
         )
         blocks = read_blocks(model)
         # Which blocks train does not depend on the number of examples.
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(freeze_for(model, blocks, self.stages(blocks, n_examples=1)[0]))
+        with freeze_for(model, blocks, self.stages(blocks, n_examples=1)[0]):
+            pass
         return model
 
     @abc.abstractmethod
@@ -196,10 +200,12 @@ class Recipe(BaseEstimator, abc.ABC):
         dataset: Any,
         *,
         validation_data: Any = None,
+        task: str | None = None,
         blocks: Mapping[str, Sequence[str]] | None = None,
         target_score: float | None = None,
         time_budget: float | None = None,
         pretrained: bool | None = None,
+        callbacks: Sequence[Any] = (),
         random_state: int = 0,
         verbose: bool | str = "auto",
     ) -> RunResult:
@@ -208,21 +214,26 @@ class Recipe(BaseEstimator, abc.ABC):
         Parameters
         ----------
         model : keras.Model
-            From `build`, in this process or reloaded, or any with one softmax output.
+            From `build`, in this process or reloaded, or any with one output.
         dataset : tf.data.Dataset
-            Finite batches of (inputs, class indices).
+            Finite batches of (inputs, targets) or (inputs, targets, weights): class indices, rows
+            of 0 and 1, or numbers.
         validation_data : tf.data.Dataset, optional
             The same, held out, in any order: stages then stop early and keep their best weights.
+        task : {"multiclass", "multilabel", "regression"}, optional
+            For a foreign model: what it answers; by default the probability of each class.
         blocks : mapping of str to sequence of str, optional
             For a foreign model: each block's layers, by name or regular expression, input side
             first, the last one named ``"head"``.
         target_score : float, optional
-            Stop when the accuracy on the validation data reaches it.
+            Stop when the accuracy (for numbers R2) on the validation data reaches it.
         time_budget : float, optional
             Seconds after which to stop.
         pretrained : bool, optional
             Whether the blocks start from a source task's weights; by default told by the BatchNorm
             statistics, where there are any, and else assumed.
+        callbacks : sequence of keras.callbacks.Callback
+            Called in every stage, with ``val_loss`` and ``val_score`` in the logs of an epoch.
         random_state : int, default=0
             Seed of dropout and augmentation.
         verbose : {"auto", True, False}
@@ -241,15 +252,31 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"target_score={target_score!r} without. Pass validation_data."
             )
         found = read_blocks(model, blocks)
-        first, n_batches = _measure("dataset", dataset)
+        own_task = read_task(model)
+        if own_task is not None and task not in (None, own_task):
+            raise InvalidParameterError(
+                f"task: expected {own_task!r}, which {model.name!r} was built for. Received: "
+                f"{task!r}. Leave it out."
+            )
+        task = own_task or task or "multiclass"
+        first, n_batches = _measure("dataset", dataset, task)
         if validation_data is not None:
-            _measure("validation_data", validation_data)
-        _check_outputs(model, first[0])
+            _measure("validation_data", validation_data, task)
+        _check_outputs(model, first[0], task)
+        mean, scale = np.zeros(1), np.ones(1)
+        if own_task == "regression":
+            mean, scale = _units(dataset)
+            set_units(model, mean, scale)
+        if task == "regression":
+            dataset = dataset.map(lambda x, y, *w: (x, _standardise(y, mean, scale), *w))
         if pretrained is None:
             pretrained = not has_fresh_batch_norm(model)
         batch_size = int(first[0].shape[0])
         n_examples = batch_size * n_batches
         stages = self.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
+        validation = None
+        if validation_data is not None:
+            validation = Validation(validation_data, task, scale=scale)
         with isolated_seed(random_state), open_display(verbose) as display:
             if names := augmentation_names(self.augmentation):
                 augment = build_augmentation(names, random_state)
@@ -259,9 +286,11 @@ class Recipe(BaseEstimator, abc.ABC):
                 found,
                 stages,
                 dataset,
-                validation=None if validation_data is None else Validation(validation_data),
+                task=task,
+                validation=validation,
                 target_score=target_score,
                 deadline=None if time_budget is None else started + time_budget,
+                callbacks=callbacks,
                 display=display,
             )
 
@@ -281,6 +310,23 @@ class Recipe(BaseEstimator, abc.ABC):
         from keras_transfer.estimators.classifier import TransferClassifier
 
         return TransferClassifier(backbone, self, **parameters)
+
+    def regressor(self, backbone: Any = "EfficientNetLite0", **parameters: Any) -> Any:
+        """Make a `TransferRegressor` with this recipe.
+
+        Parameters
+        ----------
+        backbone : str, Backbone or callable
+        **parameters
+            Of `TransferRegressor`.
+
+        Returns
+        -------
+        TransferRegressor
+        """
+        from keras_transfer.estimators.regressor import TransferRegressor
+
+        return TransferRegressor(backbone, self, **parameters)
 
     def _stage(
         self,
@@ -350,13 +396,13 @@ def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]
     return tuple(name for name in names if name in set(train_blocks))
 
 
-def _measure(name: str, dataset: Any) -> tuple[tuple[Any, ...], int]:
+def _measure(name: str, dataset: Any, task: str) -> tuple[tuple[Any, ...], int]:
     """Return the first batch of a dataset, checked, and the number of batches."""
     import tensorflow as tf
 
     if not isinstance(dataset, tf.data.Dataset):
         raise InvalidTypeError(
-            f"{name}: expected a tf.data.Dataset of batches (inputs, class indices). Received: "
+            f"{name}: expected a tf.data.Dataset of batches (inputs, targets). Received: "
             f"{type(dataset).__name__}. For arrays use an estimator, or "
             f"tf.data.Dataset.from_tensor_slices((X, y)).batch(32)."
         )
@@ -370,19 +416,38 @@ def _measure(name: str, dataset: Any) -> tuple[tuple[Any, ...], int]:
     first = next(iter(dataset), None)
     if first is None or not isinstance(first, tuple) or len(first) < 2:
         raise InvalidParameterError(
-            f"{name}: expected batches of (inputs, class indices). Received: "
-            f"{dataset.element_spec}."
+            f"{name}: expected batches of (inputs, targets). Received: {dataset.element_spec}."
         )
-    check_targets(first[1])
+    check_targets(task, first[1])
     return first, n_batches
 
 
-def _check_outputs(model: Any, inputs: Any) -> None:
+def _check_outputs(model: Any, inputs: Any, task: str) -> None:
     """Make sure that a model answers with probabilities: of logits the loss would be nonsense."""
-    outputs = Inference(model)(inputs)
-    if outputs.ndim != 2 or outputs.min() < 0 or not np.allclose(outputs.sum(axis=1), 1, atol=1e-2):
+    if task == "regression":
+        return
+    outputs = Inference(model, CompiledNetwork(model))(inputs)
+    is_probable = outputs.ndim == 2 and outputs.min() >= 0 and outputs.max() <= 1 + 1e-2
+    if task == "multiclass":
+        is_probable = is_probable and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
+    if not is_probable:
+        is_multiclass = task == "multiclass"
         raise InvalidParameterError(
-            f"model: expected one that ends in probabilities, rows that sum to 1. Received: "
+            f"model: expected one that ends in probabilities"
+            f"{', rows that sum to 1' if is_multiclass else ''}. Received: "
             f"{model.name!r}, whose first row is {np.round(outputs.reshape(-1)[:4], 3).tolist()}. "
-            f"End it with keras.layers.Softmax()."
+            f"End it with keras.layers.Activation({'softmax' if is_multiclass else 'sigmoid'!r})."
         )
+
+
+def _units(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each number, in one pass over the targets."""
+    batches = [check_targets("regression", batch[1]) for batch in dataset]
+    return find_units(np.concatenate(batches))
+
+
+def _standardise(targets: Any, mean: np.ndarray, scale: np.ndarray) -> Any:
+    import tensorflow as tf
+
+    numbers = tf.reshape(tf.cast(targets, "float32"), (tf.shape(targets)[0], -1))
+    return (numbers - mean.astype("float32")) / scale.astype("float32")

@@ -21,6 +21,8 @@ PUBLIC = [
     "Stage",
     "StructureTransfer",
     "TransferClassifier",
+    "TransferEncoder",
+    "TransferRegressor",
     "datasets",
     "errors",
     "get_backbone",

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 
 from keras_transfer import get_backbone
+from keras_transfer.graph.build import build_model
+from keras_transfer.graph.heads import Head
 
 SIZE = 16
 
@@ -69,6 +71,11 @@ def settled(build, input_shape, seed=0):
             layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
             layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
     return get_backbone(model)
+
+
+def classifier(backbone, outputs, *, dropout=0.0, **options):
+    """A model with a head for so many classes."""
+    return build_model(backbone, Head("multiclass", outputs, dropout), **options)
 
 
 def pictures(n_per_class=8, classes=("circle", "square", "stripes"), size=SIZE, seed=0):

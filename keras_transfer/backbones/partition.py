@@ -15,11 +15,27 @@ from typing import Any
 from keras_transfer.backbones.walk import call_leaves, is_graph
 from keras_transfer.errors import InvalidParameterError
 
-__all__ = ["HEAD", "Block", "BlockPatterns", "Leaf", "partition", "read_blocks"]
+__all__ = [
+    "HEAD",
+    "LOGITS",
+    "OURS",
+    "STANDARDISED",
+    "TARGET",
+    "Block",
+    "BlockPatterns",
+    "Leaf",
+    "list_block_names",
+    "partition",
+    "read_blocks",
+]
 
-HEAD = "head"
+HEAD, TARGET = "head", "target"
+# The last linear layer of a head: of a classifier, and of a regression in standardised numbers.
+LOGITS, STANDARDISED = f"{HEAD}.logits", f"{HEAD}.standardised"
 # First parts of layer names that are not blocks of a backbone.
-RESERVED = ("preprocess", "readout", HEAD)
+RESERVED = ("preprocess", "readout", TARGET, HEAD)
+# How the names of the models that keras_transfer builds begin.
+OURS = "transfer_from_"
 
 # Pairs of (regular expression, block name); the name may use the expression's groups (``\1``).
 BlockPatterns = tuple[tuple[str, str], ...]
@@ -114,7 +130,10 @@ def partition(model: Any, patterns: BlockPatterns | None = None) -> list[Leaf]:
         If a pattern matches nothing, or a block has a reserved name.
     """
     leaves = read_leaves(model)
-    if is_ours := any(_own_parts(leaf) == (HEAD, "logits") for leaf in leaves):
+    is_ours = model.name.startswith(OURS) or any(
+        ".".join(_own_parts(leaf)) in (LOGITS, STANDARDISED) for leaf in leaves
+    )
+    if is_ours:
         leaves = _without_head(leaves)
     if patterns is not None:
         _match(leaves, patterns)
@@ -145,6 +164,22 @@ def tap(leaves: Sequence[Leaf], block: str) -> Leaf:
             f"where they meet."
         )
     return exits[-1]
+
+
+def list_block_names(model: Any) -> list[str]:
+    """List the blocks of a model that keras_transfer built, with a head or without, input first.
+
+    Parameters
+    ----------
+    model : keras.Model
+
+    Returns
+    -------
+    list of str
+        The head not among them.
+    """
+    parts = [layer.name.partition(".") for layer in model.layers]
+    return list(dict.fromkeys(block for block, dot, _ in parts if dot and block not in RESERVED))
 
 
 def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -> list[Block]:
@@ -208,7 +243,7 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
 
 def _without_head(leaves: list[Leaf]) -> list[Leaf]:
     """Leave out the readout and head of a model that keras_transfer built: they are of its task."""
-    kept = [leaf for leaf in leaves if _own_parts(leaf)[0] not in ("readout", HEAD)]
+    kept = [leaf for leaf in leaves if _own_parts(leaf)[0] not in ("readout", HEAD, TARGET)]
     for leaf in kept:
         leaf.consumers = [consumer for consumer in leaf.consumers if consumer in kept]
     return kept

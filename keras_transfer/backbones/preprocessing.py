@@ -32,6 +32,8 @@ class Preprocessing:
 
         if self.channel_order == "bgr":
             pixels = keras.ops.flip(pixels, axis=-1)
+            # Keras numbers operations through the whole process, and gives no way to name them.
+            pixels._keras_history.operation.name = "preprocess.flip"
         if self.scale != 1.0 or self.offset != 0.0:
             scale, offset = (
                 list(v) if isinstance(v, tuple) else v for v in (self.scale, self.offset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,9 +24,9 @@ from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
     InvalidTypeError,
-    KerasTransferWarning,
     UnknownNameError,
     WeightsNotFoundError,
+    warn,
 )
 
 __all__ = [
@@ -149,13 +148,14 @@ def get_backbone(
     modality: str | None = None,
     name: str | None = None,
 ) -> Backbone:
-    """Turn a name, a Keras model or a callable into a `Backbone`.
+    """Turn a name, a Keras model, a fitted estimator or a callable into a `Backbone`.
 
     Parameters
     ----------
-    source : str, Backbone, keras.Model or callable
-        A registered name (see `list_backbones`), the path of a ``.keras`` file, a model, whose
-        weights are copied as they stand, or ``(input_shape) -> keras.Model``.
+    source : str, Backbone, keras.Model, fitted estimator or callable
+        A registered name (see `list_backbones`), the path of a ``.keras`` file, a model or fitted
+        estimator of ours, whose weights are copied as they stand and whose head is left out, or
+        ``(input_shape) -> keras.Model``.
     weights : str, path or None, optional
         For a registered name: the published weights (``"imagenet"``, the default), the path of a
         Keras weights file, or None for random ones.
@@ -192,6 +192,9 @@ def get_backbone(
     own = {key: value for key, value in given.items() if value is not None}
     if isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".keras")):
         source = _read_model(os.fspath(source))
+    if hasattr(source, "get_params") and not isinstance(source, type):
+        name = name or getattr(getattr(source, "backbone_", None), "name", None)
+        source = _fitted_model(source)
     if isinstance(source, (str, Backbone)):
         if own:
             raise InvalidParameterError(
@@ -238,7 +241,7 @@ def get_backbone(
             **described,
         )
         return backbone.with_shape(input_shape)
-    if callable(source) and not hasattr(source, "get_params"):
+    if callable(source):
         backbone = Backbone(
             name=name or str(getattr(source, "__name__", type(source).__name__)),
             source=CallableSource(source),
@@ -248,8 +251,8 @@ def get_backbone(
         )
         return backbone.with_shape(input_shape)
     raise InvalidTypeError(
-        f"source: expected a name ({', '.join(list_backbones())}), a keras.Model, a callable "
-        f"(input_shape) -> keras.Model, or a Backbone. Received: {source!r} "
+        f"source: expected a name ({', '.join(list_backbones())}), a keras.Model, a fitted "
+        f"estimator, a callable (input_shape) -> keras.Model, or a Backbone. Received: {source!r} "
         f"(type {type(source).__name__})."
     )
 
@@ -269,6 +272,16 @@ def as_backbone(parameter: Any) -> Backbone:
             f"Write backbone=get_backbone(model)."
         )
     return get_backbone(parameter)
+
+
+def _fitted_model(estimator: Any) -> Any:
+    model = getattr(estimator, "model_", None)
+    if not _is_keras_model(model):
+        raise InvalidTypeError(
+            f"source: expected a fitted estimator of keras_transfer. Received: {estimator!r}, "
+            f"which has no model_. Fit it first."
+        )
+    return model
 
 
 def _named(name: str, weights: str | os.PathLike[str] | None) -> Backbone:
@@ -338,12 +351,10 @@ def _warn_of_classifier(model: Any) -> None:
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     ours = last.name == f"{HEAD}.probabilities"  # a model of ours: its head is left out
     if len(model.outputs[0].shape) == 2 and activation in ("softmax", "sigmoid") and not ours:
-        warnings.warn(
+        warn(
             f"{model.name!r} ends in {last.name!r} with {activation}: what the new head would read "
             f"are the probabilities of its source task. To read what comes before, pass "
-            f"keras.Model(model.input, model.layers[-2].output).",
-            KerasTransferWarning,
-            stacklevel=3,
+            f"keras.Model(model.input, model.layers[-2].output)."
         )
 
 

@@ -1,178 +1,69 @@
-"""What the estimators share: parameters, input, and one fit from raw data to a trained model."""
+"""What all estimators share: reading X, tags, the model's answers, saving."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import contextlib
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from keras_transfer.backbones.backbone import MODALITIES, Backbone
-from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.backbones.registry import as_backbone
-from keras_transfer.errors import DataError, InvalidParameterError
-from keras_transfer.graph.augmentation import augmentation_names, build_augmentation
-from keras_transfer.graph.build import build_classifier
+from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferError
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.arrays import as_array
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.pictures import PictureInput, check_pictures, resolve_image_size
-from keras_transfer.inputs.splits import has_enough
-from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import (
     NONE,
     Constraint,
     check_parameters,
     integer,
-    number,
     one_of,
     satisfying,
 )
-from keras_transfer.training.batches import ordered_batches, shuffled_batches
-from keras_transfer.training.freezing import has_fresh_batch_norm
 from keras_transfer.training.inference import Inference
-from keras_transfer.training.progress import open_display
-from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import run_stages
-from keras_transfer.training.validation import Validation
 
-__all__ = ["BaseTransfer", "Examples"]
-
-_SEED_RANGE = 2**31
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Prepared data: model inputs and class indices of the same length."""
-
-    inputs: np.ndarray
-    targets: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> Examples:
-        return Examples(self.inputs[rows], self.targets[rows])
-
-    def __len__(self) -> int:
-        return len(self.inputs)
+__all__ = ["BaseTransfer", "check_lengths", "count_rows"]
 
 
 class BaseTransfer(BaseEstimator):
     """Base of the estimators; its parameters are documented with each."""
 
     _constraints: Mapping[str, Constraint] = {
-        "recipe": satisfying(as_recipe, "'parameter', 'structure', 'composite' or a Recipe"),
         "readout": satisfying(as_readout, "'last', a block's name or a Readout"),
         "modality": NONE | one_of(*MODALITIES),
         "image_size": satisfying(resolve_image_size, "a positive int, (height, width) or None"),
         "batch_size": integer(1),
-        "validation": one_of("auto") | NONE | number(0, 0.9, above=True),
-        "target_score": NONE | number(-np.inf),
-        "time_budget": NONE | number(0, above=True),
-        "verbose": one_of("auto", True, False, 0, 1),
     }
+    # Fitted state whose names do not end in "_", saved with the rest.
+    _private_state: tuple[str, ...] = ("_reader",)
 
     def _check_parameters(self) -> None:
-        values = self.get_params(deep=False)
-        if isinstance(values["recipe"], str):  # its own message lists the names
-            as_recipe(values["recipe"])
-        check_parameters(type(self).__name__, values, self._constraints)
-        as_recipe(self.recipe).check()
+        check_parameters(type(self).__name__, self.get_params(deep=False), self._constraints)
 
-    def _fit_model(
-        self,
-        X: Any,
-        n_outputs: int,
-        targets: np.ndarray,
-        validation_data: tuple[Any, np.ndarray] | None,
-        split: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray] | None],
-        score: Callable[[np.ndarray, np.ndarray], float],
-    ) -> dict[str, Any]:
-        """Build and train; return the fitted attributes, to be set once all went well."""
-        started = time.monotonic()
-        recipe = as_recipe(self.recipe)
-        backbone = as_backbone(self.backbone)
-        reader = self._read_input(X, backbone)
-        if augmentation_names(recipe.augmentation) and not isinstance(reader, PictureInput):
-            raise InvalidParameterError(
-                f"augmentation: expected None for vectors of features. Received: "
-                f"{recipe.augmentation!r}, which changes pictures."
-            )
-        examples = Examples(reader.prepare(X), targets)
-        held: Examples | None = None
-        if validation_data is not None:
-            held = Examples(reader.prepare(validation_data[0]), validation_data[1])
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        modality = getattr(self, "modality", None)
+        if modality is None:
+            with contextlib.suppress(KerasTransferError, AttributeError):  # fit says what is wrong
+                modality = as_backbone(self.backbone).modality
+        # Where nothing tells, both are read: two axes are features, more are pictures.
+        tags.input_tags.two_d_array = modality != "picture"
+        tags.input_tags.three_d_array = modality != "features"
+        return tags
 
-        # One stream of random numbers: whoever draws, draws in this order.
-        random_state = check_random_state(self.random_state)
-        weight_seed, split_seed, batch_seed, augmentation_seed = (
-            int(n) for n in random_state.randint(_SEED_RANGE, size=4)
-        )
-        is_split = held is None
-        if held is None and (rows := split(np.random.default_rng(split_seed))) is not None:
-            examples, held = examples[rows[0]], examples[rows[1]]
-
-        with isolated_seed(weight_seed), open_display(self.verbose) as display:
-            model = build_classifier(
-                backbone,
-                n_outputs,
-                input_shape=reader.shape,
-                readout=as_readout(self.readout),
-                dropout=recipe.dropout,
-            )
-            blocks = read_blocks(model)
-            stages = recipe.stages(
-                blocks,
-                len(examples),
-                batch_size=self.batch_size,
-                pretrained=backbone.weights is not None and not has_fresh_batch_norm(model),
-            )
-            names = augmentation_names(recipe.augmentation)
-            dataset = shuffled_batches(
-                examples.inputs,
-                examples.targets,
-                self.batch_size,
-                batch_seed,
-                build_augmentation(names, augmentation_seed) if names else None,
-            )
-            validation = None
-            if held is not None:
-                batches = ordered_batches(held.inputs, held.targets, self.batch_size)
-                # The same rule that says when to hold out: a few examples only measure.
-                steers = not is_split or self.validation != "auto" or has_enough(targets)
-                validation = Validation(batches, score, steers=steers)
-            inference = Inference(model)
-            result = run_stages(
-                model,
-                blocks,
-                stages,
-                dataset,
-                validation=validation,
-                inference=inference,
-                target_score=self.target_score,
-                deadline=None if self.time_budget is None else started + self.time_budget,
-                display=display,
-            )
-        return {
-            "model_": model,
-            "backbone_": backbone,
-            "stages_": result.records,
-            "history_": result.history,
-            "n_iter_": len(result.history["epoch"]),
-            "validation_score_": result.score,
-            "_reader": reader,
-            "_inference": inference,
-            "_logits": None,
-        }
+    # === Reading X ===
 
     def _read_input(self, X: Any, backbone: Backbone) -> PictureInput | FeatureInput:
         """Decide how X is read, by the backbone's modality or else by its shape."""
         modality = self.modality or backbone.modality
         if modality is None:
-            modality = "features" if as_array(X).ndim == 2 else "picture"
+            modality = "features" if as_array(X).ndim in (1, 2) else "picture"
         if backbone.modality is not None and modality != backbone.modality:
             raise InvalidParameterError(
                 f"modality: expected {backbone.modality!r}, which {backbone.name} reads. Received: "
@@ -198,27 +89,44 @@ class BaseTransfer(BaseEstimator):
         shape = backbone.resolve_shape(None if size is None else (*size, 3))
         return PictureInput.from_data(X, (shape[0], shape[1]))
 
-    def _set_fitted(self, fitted: dict[str, Any]) -> None:
+    def _columns(self, X: Any, reader: PictureInput | FeatureInput) -> dict[str, Any]:
+        """Return what scikit-learn keeps of X: number and names of features."""
+        if isinstance(reader, PictureInput):
+            return {"pixel_range_": reader.pixel_range}
+        scratch = copy.copy(self)  # a fit that fails later leaves no trace
+        _check_columns(scratch, X, reset=True)
+        names = ("n_features_in_", "feature_names_in_")
+        return {name: getattr(scratch, name) for name in names if hasattr(scratch, name)}
+
+    def _prepare(self, X: Any) -> np.ndarray:
+        """Bring X to the model's input, checked against what fit saw."""
+        prepared = self._reader.prepare(X)
+        if isinstance(self._reader, FeatureInput):
+            _check_columns(self, X, reset=False)
+        return prepared
+
+    # === The fitted model ===
+
+    def _set_fitted(self, fitted: Mapping[str, Any]) -> None:
         """Take over a fit that went well, in place of an earlier one."""
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        reader = fitted["_reader"]
-        if isinstance(reader, PictureInput):
-            fitted["pixel_range_"] = reader.pixel_range
-        else:
-            fitted["n_features_in_"] = reader.n_features
-        self.__dict__.update(fitted)
+        self.__dict__.update(fitted, _inference=Inference(fitted["model_"]))
 
-    def _run(self, X: Any) -> np.ndarray:
-        """Return the model's outputs for raw X."""
+    def _run(self, X: Any, what: str = "outputs") -> np.ndarray:
+        """Return the model's answers for raw X."""
         check_is_fitted(self, "model_")
-        if getattr(self, "_inference", None) is None:
-            self._inference = Inference(self.model_)
-        return self._inference.on_array(self._reader.prepare(X), self.batch_size)
+        return self._inference.on_array(self._prepare(X), self.batch_size, what)
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled function does not pickle; it is made again when needed.
-        return {**super().__getstate__(), "_inference": None, "_logits": None}
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_inference"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "model_" in state:
+            self._inference = Inference(self.model_)
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Save the fitted estimator to one file, without pickle.
@@ -240,19 +148,42 @@ class BaseTransfer(BaseEstimator):
         save(self, path, overwrite=overwrite)
 
 
+def _check_columns(estimator: Any, X: Any, *, reset: bool) -> None:
+    try:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
 def check_lengths(X: Any, y: Any, what: str = "y") -> None:
-    """Make sure that there is a label for every example.
+    """Make sure that there is an entry for every example.
 
     Raises
     ------
     DataError
     """
-    if not hasattr(X, "__len__") or isinstance(X, str):
-        raise DataError(f"X: expected a list or array of examples. Received: {X!r}.")
-    if not hasattr(y, "__len__") or isinstance(y, str):
-        raise DataError(f"{what}: expected a list or array of labels. Received: {y!r}.")
-    n_examples = len(X)
-    if len(y) != n_examples:
-        raise DataError(
-            f"{what}: expected {n_examples} labels, one for each example. Received: {len(y)}."
+    counts = []
+    for name, value in (("X", X), (what, y)):
+        counts.append(count_rows(value))
+        if counts[-1] < 0:
+            is_missing = f" The fit requires {name} to be passed, but the target {name} is None."
+            raise DataError(
+                f"{name}: expected a list or array, one entry for each example. Received: "
+                f"{value!r}.{is_missing if value is None else ''}"
+            )
+    if counts[0] != counts[1]:
+        raise DataError(  # scikit-learn's words, and which of the two it is
+            f"{what}: expected {counts[0]} entries, one for each example. Received: {counts[1]}. "
+            f"Found input variables with inconsistent numbers of samples: {counts}."
         )
+
+
+def count_rows(values: Any) -> int:
+    """Return how many entries a list, array or table has; -1 for what is none of them."""
+    if values is None or isinstance(values, (str, bytes)):
+        return -1
+    if hasattr(values, "shape"):  # a sparse matrix has no length
+        return int(values.shape[0]) if len(values.shape) else -1
+    if hasattr(values, "__len__"):
+        return len(values)
+    return count_rows(np.asarray(values)) if hasattr(values, "__array__") else -1

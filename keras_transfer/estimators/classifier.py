@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,17 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from keras_transfer.errors import InvalidParameterError, InvalidTypeError
-from keras_transfer.estimators.base import BaseTransfer, check_lengths
-from keras_transfer.estimators.scoring import classification_score
-from keras_transfer.graph.heads import LOGITS
-from keras_transfer.inputs.labels import as_labels, encode_labels, find_classes
-from keras_transfer.inputs.splits import has_enough, hold_out
-from keras_transfer.training.inference import Inference
+from keras_transfer.estimators.base import check_lengths
+from keras_transfer.estimators.supervised import SupervisedTransfer
+from keras_transfer.inputs.labels import as_labels
+from keras_transfer.inputs.targets import ClassTargets, LabelTargets, class_or_label_targets
+from keras_transfer.inputs.weights import class_weights
+from keras_transfer.parameters import NONE, Constraint, instance_of, one_of
 
 __all__ = ["TransferClassifier"]
 
-# Share held out where there are enough examples, or where a target score asks for a validation.
-HELD_OUT = 0.2
 
-
-class TransferClassifier(ClassifierMixin, BaseTransfer):
+class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     """Classify with a pretrained backbone and a recipe.
 
     Parameters
@@ -45,12 +42,19 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         where every class has 20 examples, and trains a fixed number of epochs on fewer: a score on
         six pictures is noise.
     scoring : str or callable, optional
-        Of the validation, as in scikit-learn; by default balanced accuracy.
+        Of the validation, as in scikit-learn; by default balanced accuracy, of several labels F1
+        averaged over them.
     target_score : float, optional
         Stop as soon as the validation score reaches it, and skip later stages. Holds out a fifth
         where ``validation="auto"`` would not; then that part only measures.
     time_budget : float, optional
         Seconds that a fit may take, compilation included.
+    class_weight : "balanced", dict or list of dict, optional
+        Weights of the classes in training, on top of ``sample_weight``; a list has one mapping for
+        each column of an indicator matrix. ``"balanced"``: in inverse proportion to their number.
+    callbacks : list, optional
+        Callables without arguments that return a Keras callback, or callbacks, of which each fit
+        uses a fresh copy. They find ``val_loss`` and ``val_score`` in the logs of an epoch.
     random_state : int, RandomState or None, default=None
         The same seed and data give the same weights.
     verbose : {"auto", True, False}, default="auto"
@@ -61,7 +65,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
     ----------
     model_ : keras.Model
         The trained model: plain, flat, functional, layers named ``block.layer``.
-    classes_ : numpy.ndarray of shape (n_classes,)
+    classes_ : numpy.ndarray of shape (n_classes,), or list of such arrays
+        A list, with one array of 0 and 1 for each label, after a fit on an indicator matrix.
     backbone_ : Backbone
     stages_ : list of StageRecord
         What trained in each stage, and why it ended.
@@ -74,8 +79,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         Of the weights that were kept; NaN without validation.
     pixel_range_ : (float, float)
         For pictures: the values that stand for black and white.
-    n_features_in_ : int
-        For features.
+    n_features_in_, feature_names_in_ : int, numpy.ndarray of str
+        For features; the names where X was a table that has some.
 
     Examples
     --------
@@ -92,6 +97,13 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
     array(['low', 'high'], dtype='<U4')
     """
 
+    _constraints: Mapping[str, Constraint] = {
+        **SupervisedTransfer._constraints,
+        "class_weight": NONE
+        | one_of("balanced")
+        | instance_of((Mapping, list, tuple), "a mapping of class to weight"),
+    }
+
     def __init__(
         self,
         backbone: Any = "EfficientNetLite0",
@@ -105,6 +117,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         scoring: Any = None,
         target_score: float | None = None,
         time_budget: float | None = None,
+        class_weight: Any = None,
+        callbacks: Any = None,
         random_state: Any = None,
         verbose: Any = "auto",
     ):
@@ -118,19 +132,39 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         self.scoring = scoring
         self.target_score = target_score
         self.time_budget = time_budget
+        self.class_weight = class_weight
+        self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, *, validation_data: Any = None) -> TransferClassifier:
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        groups: Any = None,
+        validation_data: Any = None,
+    ) -> TransferClassifier:
         """Transfer to the task that X and y show.
 
         Parameters
         ----------
         X : array of shape (n, h, w), (n, h, w, c) or (n, n_features)
             Pictures, grey, RGB or RGBA, of 0..1, -1..1, 0..255 or 0..65535; or features.
-        y : array-like of shape (n,)
-            Labels of any hashable kind.
-        validation_data : (X, y), optional
+        y : array-like of shape (n,) or (n, n_labels)
+            Labels of any hashable kind; or an indicator matrix of 0 and 1, of which every column
+            is learned.
+        sample_weight : array-like of shape (n,), optional
+            How much each example counts. A row of weight 0 is as if it were not there.
+        groups : array-like of shape (n,), optional
+            Examples of one group (a voice, a patient) stay on one side of the validation split.
+        validation_data : (X, y) or (X, y, sample_weight), optional
             Held-out data; then none is split off.
 
         Returns
@@ -141,46 +175,32 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         Raises
         ------
         DataError
-            If X or y cannot be used.
+            If X, y or sample_weight cannot be used.
         InvalidParameterError
             If a parameter cannot.
         """
-        self._check_parameters()
-        check_lengths(X, y)
-        classes = find_classes(y)
-        targets = encode_labels(y, classes)
-        score = classification_score(self.scoring, classes)
-        held = None
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise InvalidTypeError(
-                    f"validation_data: expected a pair (X, y). Received: "
-                    f"{type(validation_data).__name__}."
-                )
-            X_held, y_held = validation_data
-            check_lengths(X_held, y_held, "validation_data")
-            held = (X_held, encode_labels(y_held, classes))
-
-        def split(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
-            fraction = self.validation
-            if fraction == "auto":
-                wanted = has_enough(targets) or self.target_score is not None
-                fraction = HELD_OUT if wanted else None
-            return None if fraction is None else hold_out(targets, fraction, rng)
-
-        if self.target_score is not None and self.validation is None and held is None:
-            raise InvalidParameterError(
-                f"target_score: expected a validation to measure it on. Received: "
-                f"target_score={self.target_score!r} with validation=None. Pass validation='auto', "
-                f"a share, or validation_data."
-            )
-        fitted = self._fit_model(X, len(classes), targets, held, split, score)
-        fitted["classes_"] = classes
-        self._set_fitted(fitted)
+        self._fit(X, y, sample_weight, groups, validation_data)
         return self
 
+    def _read_targets(self, y: Any, weights: np.ndarray | None) -> ClassTargets | LabelTargets:
+        return class_or_label_targets(y)
+
+    def _class_weights(
+        self, targets: Any, encoded: np.ndarray, weights: np.ndarray | None
+    ) -> np.ndarray | None:
+        return class_weights(self.class_weight, targets, encoded, weights)
+
+    @property
+    def classes_(self) -> Any:
+        """Labels in the order of the outputs."""
+        check_is_fitted(self, "model_")
+        if isinstance(self._targets, LabelTargets):
+            # As scikit-learn's scorers know several outputs by.
+            return [np.arange(2) for _ in range(self._targets.n_labels)]
+        return self._targets.classes
+
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class.
+        """Return the probability of each class, or of each label.
 
         Parameters
         ----------
@@ -189,8 +209,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
 
         Returns
         -------
-        numpy.ndarray of shape (n, n_classes)
-            Float32, in the order of ``classes_``.
+        numpy.ndarray of shape (n, n_classes) or (n, n_labels)
+            Float32, in the order of ``classes_``; those of classes sum to 1.
 
         Raises
         ------
@@ -202,7 +222,7 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         return self._run(X)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label.
+        """Return the most probable label; of an indicator matrix, what is more probable than not.
 
         Parameters
         ----------
@@ -211,10 +231,10 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
 
         Returns
         -------
-        numpy.ndarray of shape (n,)
+        numpy.ndarray of shape (n,) or (n, n_labels)
         """
         outputs = self._run(X)
-        return self.classes_[outputs.argmax(axis=1)]
+        return self._targets.decode(outputs)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy, as scikit-learn's classifiers do, for labels of any kind.
@@ -223,8 +243,9 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         ----------
         X : array
             As in `fit`.
-        y : array-like of shape (n,)
-            The true labels; one that `fit` did not see counts as not found.
+        y : array-like of shape (n,) or (n, n_labels)
+            The true labels; one that `fit` did not see counts as not found. Of an indicator matrix
+            all labels of a row must be right.
         sample_weight : array-like of shape (n,), optional
 
         Returns
@@ -232,9 +253,14 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         float
         """
         check_lengths(X, y)
-        predicted = self._run(X).argmax(axis=1)
-        index = {label: number for number, label in enumerate(self.classes_.tolist())}
-        truth = [index.get(label, -1) for label in as_labels(y).tolist()]
+        outputs = self._run(X)
+        if isinstance(self._targets, LabelTargets):
+            truth: Any = self._targets.encode(y).astype(np.int64)
+            predicted = self._targets.decode(outputs)
+        else:
+            index = {label: number for number, label in enumerate(self.classes_.tolist())}
+            truth = [index.get(label, -1) for label in as_labels(y).tolist()]
+            predicted = outputs.argmax(axis=1)
         return float(accuracy_score(truth, predicted, sample_weight=sample_weight))
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -247,14 +273,10 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
 
         Returns
         -------
-        numpy.ndarray of shape (n, n_classes), or (n,) with two classes
-            With two classes: positive where the second is more probable.
+        numpy.ndarray of shape (n, n_classes), (n,) with two classes, or (n, n_labels)
+            With two classes: positive where the second is more probable. Of labels: positive where
+            one is more probable than not.
         """
-        check_is_fitted(self, "model_")
-        import keras
-
-        if getattr(self, "_logits", None) is None:
-            logits_model = keras.Model(self.model_.input, self.model_.get_layer(LOGITS).output)
-            self._logits = Inference(logits_model)
-        logits = self._logits.on_array(self._reader.prepare(X), self.batch_size)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        logits = self._run(X, "logits")
+        is_binary = isinstance(self._targets, ClassTargets) and len(self.classes_) == 2
+        return logits[:, 1] - logits[:, 0] if is_binary else logits

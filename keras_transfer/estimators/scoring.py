@@ -7,23 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names
 
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 
-__all__ = ["classification_score", "find_scorer"]
+__all__ = ["DEFAULT_SCORING", "find_scorer", "output_score"]
+
+# What scoring=None stands for, by task. Balanced accuracy is not defined for several labels.
+DEFAULT_SCORING = {"multiclass": "balanced_accuracy", "multilabel": "f1_macro", "regression": "r2"}
 
 
-def find_scorer(scoring: Any, default: str = "balanced_accuracy") -> Callable[..., float]:
+def find_scorer(scoring: Any, task: str = "multiclass") -> Callable[..., float]:
     """Return scikit-learn's scorer for a ``scoring`` parameter.
 
     Parameters
     ----------
     scoring : str, callable or None
-        A scikit-learn scorer or its name.
-    default : str
-        What None stands for.
+        A scikit-learn scorer or its name; None: the task's own (`DEFAULT_SCORING`).
+    task : {"multiclass", "multilabel", "regression"}, default="multiclass"
 
     Returns
     -------
@@ -35,7 +38,7 @@ def find_scorer(scoring: Any, default: str = "balanced_accuracy") -> Callable[..
     UnknownNameError
     InvalidTypeError
     """
-    scoring = default if scoring is None else scoring
+    scoring = DEFAULT_SCORING[task] if scoring is None else scoring
     if isinstance(scoring, str) and scoring not in get_scorer_names():
         raise UnknownNameError("scoring", scoring, get_scorer_names(), "scikit-learn's scorers")
     if not isinstance(scoring, str) and not callable(scoring):
@@ -45,67 +48,119 @@ def find_scorer(scoring: Any, default: str = "balanced_accuracy") -> Callable[..
     return get_scorer(scoring)
 
 
-def classification_score(
-    scoring: Any, classes: np.ndarray
-) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Turn a ``scoring`` parameter into a function of class indices and probabilities.
+def output_score(
+    scoring: Any, targets: ClassTargets | LabelTargets | NumberTargets
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
+    """Turn a ``scoring`` parameter into a function of encoded targets and model outputs.
 
     Parameters
     ----------
     scoring : str, callable or None
         A scikit-learn scorer or its name.
-    classes : numpy.ndarray of shape (n_classes,)
+    targets : ClassTargets, LabelTargets or NumberTargets
 
     Returns
     -------
     callable
-        ``score(targets, probabilities) -> float``, higher is better.
+        ``score(targets, outputs, weights) -> float``, higher is better. Weights count where the
+        scorer takes them.
 
     Raises
     ------
     UnknownNameError
     InvalidTypeError
     InvalidParameterError
-        If it does not fit the classes, such as ``"f1"`` with more than two.
+        If it does not fit the targets, such as ``"f1"`` with more than two classes.
     """
-    scorer = find_scorer(scoring)
+    scorer = find_scorer(scoring, targets.task)
+    answer, truth_of, (some_targets, some_outputs), words = _views(targets)
+
+    def score(truth: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None) -> float:
+        options = {} if weights is None or np.ptp(weights) == 0 else {"sample_weight": weights}
+        nothing = np.empty((len(truth), 1))
+        return float(scorer(answer(outputs), nothing, truth_of(truth), **options))
+
+    def unweighted(truth: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None) -> float:
+        return score(truth, outputs, None)
+
+    with warnings.catch_warnings():  # now, and not after an epoch
+        warnings.simplefilter("ignore")  # of metrics that find this too simple
+        try:
+            score(some_targets, some_outputs, None)
+        except (ValueError, TypeError, AttributeError) as error:
+            default = DEFAULT_SCORING[targets.task]
+            raise InvalidParameterError(
+                f"scoring: expected a score for {words}. Received: {scoring!r}: {error}. Choose "
+                f"another, such as {default!r}."
+            ) from error
+        try:
+            score(some_targets, some_outputs, np.linspace(1, 2, len(some_targets)))
+        except (TypeError, ValueError):  # a score without weights, such as "max_error"
+            return unweighted
+    return score
+
+
+def _views(targets: ClassTargets | LabelTargets | NumberTargets) -> tuple[Any, Any, Any, str]:
+    """Return what answers for outputs, what scorers call the truth, an example, and the words."""
+    if isinstance(targets, NumberTargets):
+        numbers = np.tile([[0.25], [1.5], [2.75]], targets.n_numbers)  # no classes
+        return (
+            lambda outputs: _Numbers(targets.decode(outputs)),
+            targets.decode,
+            (numbers, numbers),
+            "numbers",
+        )
+    if isinstance(targets, LabelTargets):
+        columns = targets.n_labels
+        return (
+            lambda outputs: _Probabilities([np.arange(2)] * columns, outputs, targets.decode),
+            lambda truth: truth.astype(int),
+            (np.tile([[0], [1]], columns), np.full((2, columns), 0.4)),
+            f"an indicator matrix of {columns} labels",
+        )
     # scikit-learn's metrics know text and whole numbers; tuples, dates or fractions they take for
     # something else, and their numbers do as well.
+    classes = targets.classes
     names = np.arange(len(classes))
     if classes.dtype.kind in "biuU":
         names = classes
     elif all(isinstance(label, str) for label in classes.tolist()):
         names = classes.astype(str)
-
-    def score(targets: np.ndarray, probabilities: np.ndarray) -> float:
-        answers = _Answers(names, probabilities)
-        return float(scorer(answers, np.empty((len(targets), 1)), names[targets]))
-
     n_classes = len(classes)
-    try:  # now, and not after an epoch
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metrics that find this too simple
-            score(np.arange(n_classes), np.full((n_classes, n_classes), 1 / n_classes))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidParameterError(
-            f"scoring: expected a score for classes {classes.tolist()}. Received: {scoring!r}: "
-            f"{error}. Choose another, such as 'balanced_accuracy'."
-        ) from error
-    return score
+    return (
+        lambda outputs: _Probabilities(names, outputs, ClassTargets(names).decode),
+        lambda truth: names[truth],
+        (np.arange(n_classes), np.full((n_classes, n_classes), 1 / n_classes)),
+        f"classes {classes.tolist()}",
+    )
 
 
-class _Answers(ClassifierMixin, BaseEstimator):
+class _Probabilities(ClassifierMixin, BaseEstimator):
     """A fitted classifier that answers with what it was given."""
 
-    def __init__(self, classes: np.ndarray, probabilities: np.ndarray):
+    def __init__(self, classes: Any, probabilities: np.ndarray, decode: Any):
         self.classes_ = classes
         self._probabilities = probabilities
+        self._decode = decode
 
     def predict(self, X: Any) -> np.ndarray:
-        return self.classes_[self._probabilities.argmax(axis=1)]
+        return self._decode(self._probabilities)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         return self._probabilities
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+class _Numbers(RegressorMixin, BaseEstimator):
+    """A fitted regressor that answers with what it was given."""
+
+    def __init__(self, numbers: np.ndarray):
+        self._numbers = numbers
+
+    def predict(self, X: Any) -> np.ndarray:
+        return self._numbers
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

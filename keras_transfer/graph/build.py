@@ -6,44 +6,41 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_transfer.backbones.backbone import Backbone
-from keras_transfer.backbones.partition import Leaf, partition, tap
+from keras_transfer.backbones.partition import OURS, Leaf, partition, tap
 from keras_transfer.backbones.walk import call_leaves, is_graph
 from keras_transfer.backbones.weights import set_weights
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
-from keras_transfer.graph.heads import attach_classifier
+from keras_transfer.graph.heads import Head
 from keras_transfer.graph.readout import Readout
 
-__all__ = ["build_classifier"]
+__all__ = ["build_model"]
 
 
-def build_classifier(
+def build_model(
     backbone: Backbone,
-    outputs: int,
+    head: Head | None,
     *,
     input_shape: Sequence[int] | None = None,
     readout: Readout | None = None,
-    dropout: float = 0.0,
 ) -> Any:
-    """Build a classifier on a backbone.
+    """Build a model on a backbone.
 
     Parameters
     ----------
     backbone : Backbone
-    outputs : int
-        Number of classes.
+    head : Head or None
+        None: the model ends in the features that a head would read.
     input_shape : sequence of int, optional
         Shape of one input; by default the backbone's own.
     readout : Readout, optional
         What the head reads; by default the last block, averaged.
-    dropout : float, default=0.0
-        Dropout before the logits.
 
     Returns
     -------
     keras.Model
         Flat and functional, layers named ``block.layer``. Takes float32: pictures
         ``(batch, height, width, 3)`` in RGB of 0..255, or features ``(batch, n_features)``. Gives
-        float32 probabilities ``(batch, outputs)``.
+        what the head says (`Head.attach`), or features ``(batch, n_features)``.
     """
     import keras
 
@@ -89,8 +86,8 @@ def build_classifier(
         raise InvalidParameterError(
             f"readout: expected one vector per input, got {features.shape}."
         )
-    probabilities = attach_classifier(features, outputs, dropout)
-    return keras.Model(inputs, probabilities, name=f"transfer_from_{_identifier(backbone.name)}")
+    outputs = features if head is None else head.attach(features)
+    return keras.Model(inputs, outputs, name=f"{OURS}{_identifier(backbone.name)}")
 
 
 def _copy(leaf: Leaf) -> Any:

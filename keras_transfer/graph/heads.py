@@ -3,41 +3,160 @@
 from __future__ import annotations
 
 import numbers
+from dataclasses import dataclass
 from typing import Any
 
-from keras_transfer.backbones.partition import HEAD
-from keras_transfer.errors import InvalidParameterError
+import numpy as np
 
-__all__ = ["LOGITS", "PROBABILITIES", "attach_classifier"]
+from keras_transfer.backbones.partition import HEAD, LOGITS, STANDARDISED, TARGET
+from keras_transfer.errors import InvalidParameterError, UnknownNameError
 
-LOGITS = f"{HEAD}.logits"
+__all__ = ["LOGITS", "METRIC", "TASKS", "Head", "Task", "read_task", "set_units", "trained_output"]
+
 PROBABILITIES = f"{HEAD}.probabilities"
+# The layer that brings the standardised numbers of a regression to the user's units.
+UNITS = f"{TARGET}.units"
+# What the metric of a classification is called in the history.
+METRIC = "accuracy"
 
 
-def attach_classifier(features: Any, outputs: int, dropout: float = 0.0) -> Any:
-    """Put a linear classifier on features.
+@dataclass(frozen=True)
+class Task:
+    """What kind of answer a target task asks for.
+
+    Attributes
+    ----------
+    fewest_outputs : int
+    outputs : str
+        What one output is, in words.
+    activation : str
+        Keras's name; what turns the last linear layer into the answer.
+    loss : str
+        Keras's name.
+    metric : str or None
+        Keras's name; of a regression the loss says all.
+    """
+
+    fewest_outputs: int
+    outputs: str
+    activation: str
+    loss: str
+    metric: str | None
+
+
+# Adding a kind of task is adding a row here and one in training/validation.py.
+TASKS: dict[str, Task] = {
+    "multiclass": Task(
+        2, "classes", "softmax", "sparse_categorical_crossentropy", "sparse_categorical_accuracy"
+    ),
+    "multilabel": Task(1, "labels", "sigmoid", "binary_crossentropy", "binary_accuracy"),
+    "regression": Task(1, "numbers", "linear", "mean_squared_error", None),
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head for a target task.
 
     Parameters
     ----------
-    features : Keras tensor of shape (batch, n_features)
+    task : {"multiclass", "multilabel", "regression"}
+        One class of several; any number of labels at once; numbers.
     outputs : int
-        Number of classes, at least 2.
+        Number of classes (at least 2), labels or numbers.
     dropout : float, default=0.0
         Share of the features left out at random in each training step.
+
+    Raises
+    ------
+    UnknownNameError
+    InvalidParameterError
+    """
+
+    task: str
+    outputs: int
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise UnknownNameError("task", self.task, TASKS)
+        task, outputs = TASKS[self.task], self.outputs
+        if (
+            isinstance(outputs, bool)
+            or not isinstance(outputs, numbers.Integral)
+            or outputs < task.fewest_outputs
+        ):
+            raise InvalidParameterError(
+                f"outputs: expected the number of {task.outputs}, an int of at least "
+                f"{task.fewest_outputs}. Received: {outputs!r}."
+            )
+
+    def attach(self, features: Any) -> Any:
+        """Put the head on features.
+
+        Parameters
+        ----------
+        features : Keras tensor of shape (batch, n_features)
+
+        Returns
+        -------
+        Keras tensor of shape (batch, outputs)
+            Float32, whatever the precision of the backbone: probabilities, or numbers in the
+            units of the target.
+        """
+        import keras
+
+        if self.dropout:
+            features = keras.layers.Dropout(self.dropout, name=f"{HEAD}.dropout")(features)
+        # In half precision a softmax over many classes loses the small ones.
+        if self.task != "regression":
+            logits = keras.layers.Dense(int(self.outputs), name=LOGITS, dtype="float32")(features)
+            activation = TASKS[self.task].activation
+            return keras.layers.Activation(activation, name=PROBABILITIES, dtype="float32")(logits)
+        dense = keras.layers.Dense(int(self.outputs), name=STANDARDISED, dtype="float32")
+        # A scale and an offset for each output, as a plain layer that every export knows; a
+        # Normalization would hold them as constants outside its weights.
+        units = keras.layers.EinsumDense(
+            "bo,o->bo",
+            output_shape=int(self.outputs),
+            bias_axes="o",
+            kernel_initializer="ones",
+            name=UNITS,
+            dtype="float32",
+            trainable=False,
+        )
+        return units(dense(features))
+
+
+def read_task(model: Any) -> str | None:
+    """Tell the task of a model that keras_transfer built; None for a foreign one."""
+    activations = {layer.name: getattr(layer, "activation", None) for layer in model.layers}
+    if UNITS in activations:
+        return "regression"
+    name = getattr(activations.get(PROBABILITIES), "__name__", "")
+    return next((key for key, task in TASKS.items() if name == task.activation), None)
+
+
+def trained_output(model: Any) -> Any:
+    """Return what the loss reads: the output, or the standardised one of a regression.
 
     Returns
     -------
     Keras tensor of shape (batch, outputs)
-        Probabilities, float32 whatever the precision of the backbone.
     """
-    import keras
+    is_standardised = any(layer.name == STANDARDISED for layer in model.layers)
+    return model.get_layer(STANDARDISED).output if is_standardised else model.outputs[0]
 
-    if isinstance(outputs, bool) or not isinstance(outputs, numbers.Integral) or outputs < 2:
-        raise InvalidParameterError(
-            f"outputs: expected the number of classes, an int of at least 2. Received: {outputs!r}."
-        )
-    if dropout:
-        features = keras.layers.Dropout(dropout, name=f"{HEAD}.dropout")(features)
-    # In half precision a softmax over many classes loses the small ones.
-    logits = keras.layers.Dense(int(outputs), name=LOGITS, dtype="float32")(features)
-    return keras.layers.Activation("softmax", name=PROBABILITIES, dtype="float32")(logits)
+
+def set_units(model: Any, mean: Any, scale: Any) -> None:
+    """Tell a regression model the units of its target.
+
+    Parameters
+    ----------
+    model : keras.Model
+    mean, scale : array-like of shape (outputs,)
+        For each output: what a standardised 0 stands for, and a standardised step of 1.
+    """
+    model.get_layer(UNITS).set_weights(
+        [np.asarray(scale, np.float32), np.asarray(mean, np.float32)]
+    )

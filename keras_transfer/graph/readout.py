@@ -12,6 +12,7 @@ __all__ = ["LAST", "Readout", "as_readout"]
 
 LAST = "last"
 AVERAGE = "average"
+_CONCATENATE = "readout.concatenate"
 
 Pooling = str | tuple[int, int]
 
@@ -114,7 +115,29 @@ class Readout:
         ]
         if len(pooled) == 1:
             return pooled[0]
-        return keras.layers.Concatenate(name="readout.concatenate")(pooled)
+        return keras.layers.Concatenate(name=_CONCATENATE)(pooled)
+
+    def feature_names(self, model: Any) -> list[str]:
+        """Name the features that a model without a head ends in: block, grid and number.
+
+        Parameters
+        ----------
+        model : keras.Model
+            Built with this readout, as after `resolve`.
+
+        Returns
+        -------
+        list of str
+        """
+        joined = [layer for layer in model.layers if layer.name == _CONCATENATE]
+        parts = joined[0].input if joined else [model.output]
+        names = []
+        for number, (block, pooling) in enumerate(zip(self.blocks, self.pooling, strict=True)):
+            name = block if pooling == AVERAGE else f"{block}_{pooling[0]}x{pooling[1]}"
+            if (block, pooling) in list(zip(self.blocks, self.pooling, strict=True))[:number]:
+                name = f"{number}_{name}"  # the same, read twice
+            names += [f"{name}_{index}" for index in range(parts[number].shape[-1])]
+        return names
 
 
 def as_readout(value: object) -> Readout:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.errors import DataError
+from keras_transfer.errors import DataError, InvalidTypeError
 
-__all__ = ["as_array", "check_finite"]
+__all__ = ["as_array", "check_finite", "is_sparse"]
 
 
 def as_array(X: Any) -> np.ndarray:
@@ -17,7 +17,14 @@ def as_array(X: Any) -> np.ndarray:
     Raises
     ------
     DataError
+    InvalidTypeError
+        If it is sparse.
     """
+    if is_sparse(X):
+        raise InvalidTypeError(
+            "X: Sparse data was passed, but dense data is required. Use '.toarray()' to convert "
+            "to a dense numpy array."
+        )
     try:
         return np.asarray(X)
     except ValueError as error:
@@ -25,6 +32,13 @@ def as_array(X: Any) -> np.ndarray:
             f"X: expected examples of one shape in one array. Received: a {type(X).__name__} that "
             f"makes no array ({error}). Bring them to one shape first."
         ) from error
+
+
+def is_sparse(value: Any) -> bool:
+    """Say whether a value is one of SciPy's sparse matrices or arrays."""
+    import scipy.sparse
+
+    return scipy.sparse.issparse(value)
 
 
 def check_finite(X: np.ndarray, what: str) -> None:
@@ -46,9 +60,12 @@ def check_finite(X: np.ndarray, what: str) -> None:
     with np.errstate(all="ignore"):
         if np.isfinite(X.sum(dtype=np.float64)):  # one pass, for the usual case
             return
-    rows = np.flatnonzero(~np.isfinite(X).reshape(len(X), -1).all(axis=1))
+    finite = np.isfinite(X).reshape(len(X), -1)
+    rows = np.flatnonzero(~finite.all(axis=1))
     if len(rows):
-        raise DataError(
-            f"X: expected finite numbers. Received: NaN or infinity in {len(rows)} {what}(s), the "
-            f"first at row {rows[0]}. Remove or repair them."
+        is_nan = bool(np.isnan(X[rows[0]]).any())
+        found = "NaN" if is_nan else f"infinity or a value too large for {X.dtype!r}"
+        raise DataError(  # with scikit-learn's own words
+            f"X: expected finite numbers. Received: Input X contains {found} in {len(rows)} "
+            f"{what}(s), the first at row {rows[0]}. Remove or repair them."
         )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_array
 
-from keras_transfer.errors import DataError
-from keras_transfer.inputs.arrays import as_array, check_finite
+from keras_transfer.errors import DataError, InvalidTypeError
+from keras_transfer.inputs.arrays import check_finite
 
 __all__ = ["FeatureInput"]
 
@@ -38,6 +39,9 @@ class FeatureInput:
     def prepare(self, X: Any) -> np.ndarray:
         """Check vectors and return them as float32.
 
+        Whether the columns are those of the training data is for the estimator to say, which knows
+        their names.
+
         Parameters
         ----------
         X : array of shape (n, n_features)
@@ -49,26 +53,21 @@ class FeatureInput:
         Raises
         ------
         DataError
+        InvalidTypeError
+            With scikit-learn's own words.
         """
-        X = _check_features(X)
-        if X.shape[1] != self.n_features:
-            raise DataError(
-                f"X: expected {self.n_features} features, as in fit. Received: {X.shape[1]}. "
-                f"Pass the same columns."
-            )
-        return X
+        return _check_features(X)
 
 
 def _check_features(X: Any) -> np.ndarray:
-    X = as_array(X)
-    if X.ndim != 2 or X.dtype.kind not in "uifb":
-        raise DataError(
-            f"X: expected numbers of shape (n, n_features). Received: shape {X.shape} of "
-            f"{X.dtype}. Encode text first; for pictures use a picture backbone."
-        )
-    if 0 in X.shape:
-        raise DataError(f"X: expected at least one row and feature. Received: shape {X.shape}.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named
-        X = X.astype(np.float32)
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named
+            X = check_array(
+                X, dtype=np.float32, order="C", copy=True, ensure_all_finite=False, input_name="X"
+            )
+    except TypeError as error:  # such as sparse data
+        raise InvalidTypeError(f"X: expected numbers of shape (n, n_features). {error}") from error
+    except ValueError as error:
+        raise DataError(f"X: expected numbers of shape (n, n_features). {error}") from error
     check_finite(X, "row")
     return X

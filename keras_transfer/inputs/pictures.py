@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferWarning
+from keras_transfer.errors import DataError, InvalidParameterError, warn
 from keras_transfer.inputs.arrays import as_array, check_finite
 
 __all__ = ["PictureInput", "resize_pictures", "resolve_image_size"]
@@ -224,11 +223,9 @@ def find_pixel_range(X: np.ndarray) -> tuple[float, float]:
         )
     low, high = fitting[0]
     if high > 1 and largest < 0.25 * high:
-        warnings.warn(
+        warn(
             f"X: pixels reach from {smallest:g} to {largest:g}; {largest:g} is taken for white. If "
-            f"white is {high:g}, scale X or add a picture that holds it.",
-            KerasTransferWarning,
-            stacklevel=6,  # the caller of fit
+            f"white is {high:g}, scale X or add a picture that holds it."
         )
         return 0.0, largest
     return low, high

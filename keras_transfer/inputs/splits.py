@@ -1,35 +1,62 @@
-"""Which examples validate: chosen so that every class is on both sides."""
+"""Which examples validate: chosen so that every class is on both sides, and no group is."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from keras_transfer.errors import DataError
 
-__all__ = ["FEW_PER_CLASS", "has_enough", "hold_out"]
+__all__ = ["FEW_GROUPS", "FEW_NUMBERS", "FEW_PER_CLASS", "has_enough", "hold_out"]
 
 # Under this many examples in the smallest class a held-out part is too small to steer by: a score
 # on six pictures moves by a sixth when one flips, which is more than what training changes.
 FEW_PER_CLASS = 20
+# The same for numbers: a fifth is 20 examples, on which R2 has a standard error of about 0.1.
+FEW_NUMBERS = 100
+# Of fewer voices or patients a fifth is none, or one that stands for nobody else.
+FEW_GROUPS = 5
 
 
-def has_enough(classes: np.ndarray) -> bool:
-    """Say whether every class has examples enough for a held-out part to steer by."""
-    return int(np.bincount(classes).min()) >= FEW_PER_CLASS
-
-
-def hold_out(
-    classes: np.ndarray, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split off a stratified validation part.
+def has_enough(targets: np.ndarray, groups: np.ndarray | None = None) -> bool:
+    """Say whether there are examples enough for a held-out part to steer by.
 
     Parameters
     ----------
-    classes : numpy.ndarray of shape (n,)
-        Class index of each example.
+    targets : numpy.ndarray
+        Class indices ``(n,)``, indicators ``(n, n_labels)`` or float64 numbers ``(n, n_numbers)``.
+    groups : numpy.ndarray of shape (n,), optional
+    """
+    if groups is not None and len(np.unique(groups)) < FEW_GROUPS:
+        return False
+    if targets.ndim == 1:
+        return int(np.bincount(targets).min()) >= FEW_PER_CLASS
+    if targets.dtype == np.float64:
+        return len(targets) >= FEW_NUMBERS
+    held = targets.sum(axis=0)
+    held = held[(held > 0) & (held < len(targets))]  # of a constant column nothing can be learned
+    return bool((np.minimum(held, len(targets) - held) >= FEW_PER_CLASS).all())
+
+
+def hold_out(
+    targets: np.ndarray,
+    fraction: float,
+    rng: np.random.Generator,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split off a validation part.
+
+    Parameters
+    ----------
+    targets : numpy.ndarray
+        As for `has_enough`. Classes are stratified.
     fraction : float
-        Share of each class to hold out; at least one example, and never all.
+        Share to hold out (of each class); at least one example, and never all.
     rng : numpy.random.Generator
+    groups : numpy.ndarray of shape (n,), optional
+        Examples of one group stay on one side.
 
     Returns
     -------
@@ -39,17 +66,53 @@ def hold_out(
     Raises
     ------
     DataError
-        If a class has one example only.
+        If it cannot be done, such as of a class with one example only.
     """
+    if groups is not None:
+        return _hold_out_groups(targets, fraction, rng, groups)
+    strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
     held = []
-    for index in np.unique(classes):
-        rows = np.flatnonzero(classes == index)
+    for index in np.unique(strata):
+        rows = np.flatnonzero(strata == index)
         if len(rows) < 2:
+            which = f"one of class number {index}" if targets.ndim == 1 else "one example"
+            of_each = " of each class" if targets.ndim == 1 else ""
             raise DataError(
-                f"validation: expected at least two examples of each class to hold one out. "
-                f"Received: one of class number {index}. Pass validation=None or validation_data."
+                f"validation: expected at least two examples{of_each} to hold one out. "
+                f"Received: {which}. Pass validation=None or validation_data."
             )
         n_held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         held.append(rng.permutation(rows)[:n_held])
-    validation = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(classes)), validation), validation
+    return _both_sides(len(targets), np.concatenate(held))
+
+
+def _hold_out_groups(
+    targets: np.ndarray, fraction: float, rng: np.random.Generator, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        raise DataError(
+            "validation: expected at least two groups to hold one out. Received: one. Pass "
+            "validation=None or validation_data."
+        )
+    n_folds = min(max(2, round(1 / fraction)), n_groups)
+    splitter: Any = GroupKFold if targets.ndim > 1 else StratifiedGroupKFold
+    folds = splitter(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    rows = np.zeros((len(targets), 0))
+    try:
+        sides = list(folds.split(rows, targets if targets.ndim == 1 else None, groups))
+    except ValueError as error:
+        raise DataError(f"validation: {error} Pass validation=None or validation_data.") from error
+    for train, held in sides:
+        # A class that a single group holds must not leave the training part with it.
+        if targets.ndim > 1 or len(np.unique(targets[train])) == len(np.unique(targets)):
+            return _both_sides(len(targets), held)
+    raise DataError(
+        "validation: expected groups that leave every class in the training part. Received: "
+        "classes that one group holds alone. Pass validation=None or validation_data."
+    )
+
+
+def _both_sides(n_examples: int, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    held = np.sort(held)
+    return np.setdiff1d(np.arange(n_examples), held), held

@@ -18,6 +18,8 @@ from keras_transfer._version import __version__
 from keras_transfer.backbones.backbone import ModelSource
 from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.estimators.classifier import TransferClassifier
+from keras_transfer.estimators.encoder import TransferEncoder
+from keras_transfer.estimators.regressor import TransferRegressor
 from keras_transfer.persistence.files import new_file
 from keras_transfer.persistence.plain import Attachments, from_plain, to_plain
 from keras_transfer.training.random_state import isolated_seed
@@ -27,7 +29,9 @@ __all__ = ["FORMAT", "load", "save"]
 # Raised when a file of an earlier version can no longer be read.
 FORMAT = 1
 _DESCRIPTION, _MODEL = "estimator.json", "model.keras"
-_ESTIMATORS = {kind.__name__: kind for kind in (TransferClassifier,)}
+_ESTIMATORS = {
+    kind.__name__: kind for kind in (TransferClassifier, TransferEncoder, TransferRegressor)
+}
 
 
 def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -35,7 +39,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
 
     Parameters
     ----------
-    estimator : TransferClassifier
+    estimator : TransferClassifier, TransferRegressor or TransferEncoder
         Fitted.
     path : str or path
     overwrite : bool, default=False
@@ -62,7 +66,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     fitted = {
         name: value
         for name, value in vars(estimator).items()
-        if name.endswith("_") and name != "model_"
+        if (name.endswith("_") and name != "model_") or name in estimator._private_state
     }
     description = {
         "format": FORMAT,
@@ -70,7 +74,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         "keras": keras.__version__,
         "estimator": type(estimator).__name__,
         "parameters": to_plain(estimator.get_params(deep=False), attachments),
-        "fitted": to_plain({**fitted, "_reader": estimator._reader}, attachments),
+        "fitted": to_plain(fitted, attachments),
         "attachments": list(attachments),
     }
     model = estimator.model_
@@ -91,7 +95,12 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
             archive.writestr(f"attachment_{number}.npz", buffer.getvalue())
 
 
-def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | None = None) -> Any:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    custom_objects: Mapping[str, Any] | None = None,
+    trusted: bool = False,
+) -> Any:
     """Load an estimator that was saved.
 
     Nothing is executed: the file holds JSON, arrays and a Keras archive, which is read in Keras's
@@ -104,9 +113,13 @@ def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | No
     custom_objects : mapping of str to object, optional
         Keras layers of one's own, and functions that parameters held, by name.
 
+    trusted : bool, default=False
+        Whether the file may hold code, such as that of Lambda layers, and name modules to import.
+        Only for a file from someone whom you would let run programs.
+
     Returns
     -------
-    TransferClassifier
+    TransferClassifier, TransferRegressor or TransferEncoder
         Fitted; gives the same predictions to the bit.
 
     Raises
@@ -145,10 +158,10 @@ def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | No
             target = Path(folder) / _MODEL
             target.write_bytes(archive.read(_MODEL))
             model = keras.saving.load_model(
-                target, custom_objects=functions, compile=False, safe_mode=True
+                target, custom_objects=functions, compile=False, safe_mode=not trusted
             )
             estimator = _ESTIMATORS[description["estimator"]](**parameters)
-            estimator.__dict__.update(**fitted, model_=model)
+            estimator._set_fitted({**fitted, "model_": model})
             return estimator
     except FileFormatError as error:
         if str(error).startswith(os.fspath(path)):

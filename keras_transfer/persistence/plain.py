@@ -16,6 +16,7 @@ from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.graph.readout import Readout
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.pictures import PictureInput
+from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.modes import RECIPES
 from keras_transfer.training.audit import AuditRow
 from keras_transfer.training.run import StageRecord
@@ -26,7 +27,17 @@ __all__ = ["Attachments", "MissingFunction", "from_plain", "to_plain"]
 # Values that are their fields.
 _DATACLASSES: dict[str, type] = {
     kind.__name__: kind
-    for kind in (AuditRow, FeatureInput, PictureInput, Readout, Stage, StageRecord)
+    for kind in (
+        AuditRow,
+        ClassTargets,
+        FeatureInput,
+        LabelTargets,
+        NumberTargets,
+        PictureInput,
+        Readout,
+        Stage,
+        StageRecord,
+    )
 }
 _RECIPE_NAMES = {kind: name for name, kind in RECIPES.items()}
 # Keras models that parameters hold, by their digest.

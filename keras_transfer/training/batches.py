@@ -11,8 +11,7 @@ __all__ = ["ordered_batches", "shuffled_batches"]
 
 
 def shuffled_batches(
-    inputs: np.ndarray,
-    targets: np.ndarray,
+    arrays: tuple[np.ndarray, ...],
     batch_size: int,
     seed: int,
     augment: Callable[[Any], Any] | None = None,
@@ -21,8 +20,8 @@ def shuffled_batches(
 
     Parameters
     ----------
-    inputs : numpy.ndarray of shape (n, ...)
-    targets : numpy.ndarray of shape (n,)
+    arrays : tuple of numpy.ndarray
+        Inputs, targets and, if there are any, weights; of the same length.
     batch_size : int
     seed : int
     augment : callable, optional
@@ -31,40 +30,40 @@ def shuffled_batches(
     Returns
     -------
     tf.data.Dataset
-        Batches of (inputs, targets).
+        Batches of the arrays.
     """
     import tensorflow as tf
 
     # Row numbers are shuffled, not rows: a buffer of all pictures would hold them twice.
-    rows = tf.data.Dataset.range(len(inputs)).shuffle(
-        len(inputs), seed=seed, reshuffle_each_iteration=True
+    rows = tf.data.Dataset.range(len(arrays[0])).shuffle(
+        len(arrays[0]), seed=seed, reshuffle_each_iteration=True
     )
-    everything, all_targets = tf.constant(inputs), tf.constant(targets)
+    everything = [tf.constant(array) for array in arrays]
     dataset = rows.batch(batch_size).map(
-        lambda row: (tf.gather(everything, row), tf.gather(all_targets, row)),
+        lambda row: tuple(tf.gather(array, row) for array in everything),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
     if augment is not None:
         # One at a time: the random layers draw from a state, whose order must not vary.
-        dataset = dataset.map(lambda x, y: (augment(x), y))
+        dataset = dataset.map(lambda x, *rest: (augment(x), *rest))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def ordered_batches(inputs: np.ndarray, targets: np.ndarray, batch_size: int) -> Any:
+def ordered_batches(arrays: tuple[np.ndarray, ...], batch_size: int) -> Any:
     """Make a dataset in the order of the arrays.
 
     Parameters
     ----------
-    inputs : numpy.ndarray of shape (n, ...)
-    targets : numpy.ndarray of shape (n,)
+    arrays : tuple of numpy.ndarray
+        Inputs, targets and, if there are any, weights; of the same length.
     batch_size : int
 
     Returns
     -------
     tf.data.Dataset
-        Batches of (inputs, targets).
+        Batches of the arrays.
     """
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(batch_size)
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)

@@ -1,4 +1,4 @@
-"""The model's answers, computed by one compiled function that lives as long as the model."""
+"""The model's answers, computed by a function that is compiled once for all models like it."""
 
 from __future__ import annotations
 
@@ -6,51 +6,66 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.training.compiled import CompiledNetwork, forward_for
+
 __all__ = ["Inference"]
+
+# A multiple of the tile heights of the usual matrix kernels (4, 6, 8, 12, 16, 24, 32): rows left
+# over from whole tiles go through other instructions, whose last bit differs.
+_TILES = 96
 
 
 class Inference:
-    """Run a model forward, compiled once.
+    """Run a model forward.
 
-    ``model.predict`` is compiled anew after every ``compile``, so after every stage; inference does
-    not depend on what trains.
+    ``model.predict`` is compiled anew for every model and after every ``compile``; inference
+    depends on neither the weights nor what trains.
 
     Parameters
     ----------
     model : keras.Model
         With one input and one output.
+    compiled : CompiledNetwork, optional
+        What runs it; by default what models of its structure share.
     """
 
-    def __init__(self, model: Any):
-        import tensorflow as tf
+    def __init__(self, model: Any, compiled: CompiledNetwork | None = None):
+        self._model = model
+        self._compiled = compiled
 
-        self._dtype = model.inputs[0].dtype
-        signature = tf.TensorSpec(model.inputs[0].shape, self._dtype)
-        # XLA on a CPU is 5 to 15 times slower here.
-        self._run = tf.function(
-            lambda inputs: model(inputs, training=False),
-            input_signature=[signature],
-            jit_compile=bool(tf.config.list_physical_devices("GPU")),
-        )
-
-    def __call__(self, inputs: Any) -> np.ndarray:
+    def __call__(self, inputs: Any, what: str = "outputs") -> np.ndarray:
         """Return the outputs for one batch of prepared inputs, of any numeric type."""
-        import tensorflow as tf
+        if self._compiled is None:  # on first use: many a fitted model is never asked
+            self._compiled = forward_for(self._model)
+        return self._compiled.forward(self._model, inputs)[what].numpy()
 
-        return self._run(tf.cast(inputs, self._dtype)).numpy()
-
-    def on_array(self, inputs: np.ndarray, batch_size: int) -> np.ndarray:
+    def on_array(self, inputs: np.ndarray, batch_size: int, what: str = "outputs") -> np.ndarray:
         """Return the outputs for prepared inputs.
 
         Parameters
         ----------
         inputs : numpy.ndarray of shape (n, ...)
         batch_size : int
+            Vectors come in batches of their own size, so that the answer for one does not depend
+            on the others.
+        what : {"outputs", "logits"}
+            The model's answers, or what a head of a classifier computes them from.
 
         Returns
         -------
         numpy.ndarray of shape (n, n_outputs)
             Float32.
         """
+        if inputs.ndim == 2:
+            return self._on_vectors(inputs, what)
         starts = range(0, len(inputs), batch_size)
-        return np.concatenate([self(inputs[start : start + batch_size]) for start in starts])
+        return np.concatenate([self(inputs[start : start + batch_size], what) for start in starts])
+
+    def _on_vectors(self, inputs: np.ndarray, what: str) -> np.ndarray:
+        batches = []
+        for start in range(0, len(inputs), _TILES):
+            rows = inputs[start : start + _TILES]
+            padded = np.zeros((_TILES, inputs.shape[1]), inputs.dtype)
+            padded[: len(rows)] = rows
+            batches.append(self(padded, what)[: len(rows)])
+        return np.concatenate(batches)

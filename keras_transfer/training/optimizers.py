@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ __all__ = [
     "held_weights",
     "make_optimizer",
     "plain_rate",
+    "set_rates",
+    "trace_key",
 ]
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "nadam", "adagrad")
@@ -45,7 +48,7 @@ def build_optimizer(model: Any, blocks: Sequence[Block], stage: Stage) -> Any:
     """
     import keras
 
-    rates = sorted(set(stage.learning_rates.values()), reverse=True)
+    rates = _distinct_rates(stage)
     if len(rates) == 1:
         return _one(stage.optimizer, rates[0])
     by_rate = {rate: _one(stage.optimizer, rate) for rate in rates}
@@ -61,6 +64,51 @@ def build_optimizer(model: Any, blocks: Sequence[Block], stage: Stage) -> Any:
     # Whole paths as keys: a pattern that matches nothing would go unnoticed.
     default = by_rate[rates[0]]
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, by_path))
+
+
+def _distinct_rates(stage: Stage) -> list[float]:
+    return sorted(set(stage.learning_rates.values()), reverse=True)
+
+
+def set_rates(optimizer: Any, stage: Stage) -> None:
+    """Give an optimizer of `build_optimizer` the rates of a stage of the same `trace_key`."""
+    rates = _distinct_rates(stage)
+    if len(rates) == 1:
+        optimizer.learning_rate = rates[0]
+        return
+    for part in optimizer.optimizers:
+        part.learning_rate = rates[int(part.name.rpartition("_")[2])]
+
+
+def trace_key(stage: Stage, task: str) -> str | None:
+    """Return all that a compiled step of a stage depends on, beside the network.
+
+    The rates are variables of the optimizer: only which blocks share one is compiled in.
+
+    Returns
+    -------
+    str or None
+        None for an optimizer that is not Keras's own: its name and settings may not tell all.
+    """
+    import keras
+
+    optimizer = make_optimizer(stage.optimizer)
+    if not type(optimizer).__module__.startswith("keras."):
+        return None
+    config = keras.optimizers.serialize(optimizer)
+    config["config"].pop("learning_rate", None)
+    config["config"].pop("name", None)
+    rates = _distinct_rates(stage)
+    return json.dumps(
+        {
+            "task": task,
+            "optimizer": config,
+            "blocks": {block: rates.index(rate) for block, rate in stage.learning_rates.items()},
+            "batch_norm": [stage.batch_norm, stage.batch_norm_momentum],
+        },
+        sort_keys=True,
+        default=repr,
+    )
 
 
 def held_weights(optimizer: Any) -> list[Any]:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.backbones.partition import Block
-from keras_transfer.errors import DivergedError, FreezeError
+from keras_transfer.backbones.walk import is_graph
+from keras_transfer.errors import FreezeError
+from keras_transfer.graph.heads import METRIC, TASKS, trained_output
 from keras_transfer.training.audit import AuditRow, audit
+from keras_transfer.training.compiled import CompiledNetwork, Trainer, borrow
 from keras_transfer.training.freezing import freeze_for, frozen_weights, settle
 from keras_transfer.training.inference import Inference
-from keras_transfer.training.optimizers import build_optimizer, check_optimizer
+from keras_transfer.training.optimizers import (
+    build_optimizer,
+    check_optimizer,
+    set_rates,
+    trace_key,
+)
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.stage import Stage
+from keras_transfer.training.steering import Steering, make_watch
 from keras_transfer.training.validation import Validation
 
 __all__ = ["RunResult", "StageRecord", "run_stages"]
@@ -35,7 +45,8 @@ class StageRecord:
     weights : tuple of str
         Paths of the weights that the optimizer held.
     reason : str
-        Why it ended: ``"epochs"``, ``"early stopping"``, ``"target score"``, ``"time budget"``.
+        Why it ended: ``"epochs"``, ``"early stopping"``, ``"target score"``, ``"time budget"``, or
+        ``"callback"`` where one of the user's ended it.
     epochs : int
         How many were begun.
     seconds : float
@@ -78,11 +89,13 @@ def run_stages(
     stages: Sequence[Stage],
     dataset: Any,
     *,
+    task: str = "multiclass",
     validation: Validation | None = None,
-    inference: Inference | None = None,
     target_score: float | None = None,
     deadline: float | None = None,
+    callbacks: Sequence[Any] = (),
     display: Silent | None = None,
+    shared: bool = False,
 ) -> RunResult:
     """Train a model through stages.
 
@@ -94,17 +107,22 @@ def run_stages(
         The model's blocks.
     stages : sequence of Stage
     dataset : tf.data.Dataset
-        Finite batches of (inputs, class indices) or (inputs, class indices, weights).
+        Finite batches of (inputs, targets) or (inputs, targets, weights); targets of a regression
+        standardised.
+    task : {"multiclass", "multilabel", "regression"}, default="multiclass"
     validation : Validation, optional
         If it steers, each stage stops early and ends with the best weights so far, earlier stages'
         included.
-    inference : Inference, optional
-        The model's compiled forward pass, if there is one already.
     target_score : float, optional
         Stop as soon as the validation score reaches it, and skip later stages.
     deadline : float, optional
         On the clock of ``time.monotonic``: stop before it would pass, within one batch.
+    callbacks : sequence of keras.callbacks.Callback
+        Called in every stage; epochs are counted over all stages.
     display : Silent or Display, optional
+    shared : bool, default=False
+        Whether to train on the compiled network that all models of this structure share, and take
+        the weights from there. The result is the same to the bit.
 
     Returns
     -------
@@ -119,53 +137,72 @@ def run_stages(
     """
     display = display or Silent()
     result = RunResult()
-    steering = _Steering(
-        inference=(inference or Inference(model)) if validation is not None else None,
-        validation=validation,
-        target_score=target_score,
-        deadline=deadline,
-    )
-    for number, stage in enumerate(stages):
-        if number and steering.is_over(result.records[-1]):
-            left = ", ".join(later.name for later in stages[number:])
-            display.say(f"{steering.reason} reached: skipped {left}.")
-            break
-        record = _run_stage(model, blocks, stage, dataset, steering, display, result.history)
-        result.records.append(record)
+    with borrow(model) if shared else nullcontext(CompiledNetwork(model)) as compiled:
+        steering = Steering(
+            network=compiled.network,
+            inference=None if validation is None else Inference(compiled.network, compiled),
+            validation=validation,
+            target_score=target_score,
+            deadline=deadline,
+        )
+        for number, stage in enumerate(stages):
+            if number and steering.is_over(result.records[-1].first_batch_seconds):
+                break
+            record = _run_stage(
+                compiled, blocks, stage, dataset, task, steering, callbacks, display, result.history
+            )
+            result.records.append(record)
     if result.records:
+        last = result.records[-1].stage
+        if compiled.network is not model:
+            with freeze_for(model, blocks, last):
+                pass
         settle(model)
         # The last stage's optimizer may hold other weights than a reload of the model would train:
         # Keras then drops its state, with a warning.
-        optimizer = build_optimizer(model, blocks, result.records[-1].stage)
+        optimizer = build_optimizer(model, blocks, last)
         optimizer.build(model.trainable_weights)
-        _compile(model, optimizer)
+        _compile(model, optimizer, task)
     result.score = steering.best_score
     return result
 
 
 def _run_stage(
-    model: Any,
+    compiled: CompiledNetwork,
     blocks: Sequence[Block],
     stage: Stage,
     dataset: Any,
-    steering: _Steering,
+    task: str,
+    steering: Steering,
+    callbacks: Sequence[Any],
     display: Silent,
     history: dict[str, list[Any]],
 ) -> StageRecord:
     started = time.monotonic()
-    with freeze_for(model, blocks, stage):
-        rows = tuple(audit(model, blocks, stage))
-        frozen = frozen_weights(model, blocks, stage)
+    network = compiled.network
+    with freeze_for(network, blocks, stage):
+        rows = tuple(audit(network, blocks, stage))
+        frozen = frozen_weights(network, blocks, stage)
         before = [weight.numpy() for weight in frozen]
-        trained_before = [weight.numpy() for weight in model.trainable_weights]
-        optimizer = build_optimizer(model, blocks, stage)
-        _compile(model, optimizer)
+        trained_before = [weight.numpy() for weight in network.trainable_weights]
+        trainer = compiled.trainer(
+            trace_key(stage, task), lambda: _make_trainer(network, blocks, stage, task)
+        )
+        set_rates(trainer.optimizer, stage)
         display.start_stage(stage, rows, max(0, int(dataset.cardinality())))
-        callback = _make_callback(stage, steering, display, history)
+        watch = make_watch(stage, steering, display, history)
         steering.begin_stage()
-        model.fit(dataset, epochs=stage.epochs, callbacks=[callback], shuffle=False, verbose=0)
+        done = len(history.get("epoch", []))
+        trainer.model.fit(
+            dataset,
+            initial_epoch=done,
+            epochs=done + stage.epochs,
+            callbacks=[watch, *callbacks],
+            shuffle=False,
+            verbose=0,
+        )
         # === What must hold ===
-        weights = check_optimizer(model, optimizer, stage)
+        weights = check_optimizer(network, trainer.optimizer, stage)
         for weight, value in zip(frozen, before, strict=True):
             if not np.array_equal(weight.numpy(), value, equal_nan=True):
                 raise FreezeError(
@@ -175,166 +212,43 @@ def _run_stage(
                 )
         if all(
             np.array_equal(weight.numpy(), value)
-            for weight, value in zip(model.trainable_weights, trained_before, strict=True)
+            for weight, value in zip(network.trainable_weights, trained_before, strict=True)
         ):
             raise FreezeError(
                 f"stage {stage.name!r}: expected the weights of {', '.join(stage.trained)} to "
-                f"train. None moved in {callback.epochs} epoch(s). Is the learning rate 0, or do "
+                f"train. None moved in {watch.epochs} epoch(s). Is the learning rate 0, or do "
                 f"no gradients reach these blocks?"
             )
-        steering.end_stage(model)
-    reason = callback.reason or "epochs"
+        steering.end_stage()
+    reason = watch.reason or ("epochs" if watch.epochs == stage.epochs else "callback")
     display.end_stage(reason)
     seconds = time.monotonic() - started
-    first = callback.first_batch_seconds
-    return StageRecord(stage, rows, weights, reason, callback.epochs, seconds, first)
+    first = watch.first_batch_seconds
+    return StageRecord(stage, rows, weights, reason, watch.epochs, seconds, first)
 
 
-def _compile(model: Any, optimizer: Any) -> None:
-    model.compile(
-        optimizer,
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=_has_gpu(),
-    )
-
-
-@dataclass
-class _Steering:
-    """What decides when to stop and which weights to keep, across stages."""
-
-    inference: Inference | None
-    validation: Validation | None
-    target_score: float | None
-    deadline: float | None
-    best_score: float = math.nan
-    best_loss: float = math.inf
-    best_weights: list[Any] | None = None
-    reason: str = ""
-    validation_seconds: float = 0.0
-
-    def is_over(self, record: StageRecord) -> bool:
-        """Say whether later stages are to be skipped: nothing is left to reach, or no time.
-
-        The first batch of a stage includes compilation, and that of a later stage, which trains
-        more, takes at least as long as that of the one before.
-        """
-        if not self.reason and self.deadline is not None:
-            begun = time.monotonic() + record.first_batch_seconds + self.validation_seconds
-            self.reason = "time budget" if begun > self.deadline else ""
-        return bool(self.reason)
-
-    def begin_stage(self) -> None:
-        """Learn how long a validation takes, so that the last one ends in time."""
-        if self.validation is not None and self.inference and self.deadline is not None:
-            for _ in range(2 if not self.validation_seconds else 0):  # the first compiles
-                started = time.monotonic()
-                self.validation(self.inference)
-                self.validation_seconds = time.monotonic() - started
-
-    def score(self, model: Any) -> dict[str, float]:
-        """Validate, and keep the weights if they are the best so far."""
-        if self.validation is None or self.inference is None:
-            return {}
-        started = time.monotonic()
-        loss, score = self.validation(self.inference)
-        self.validation_seconds = time.monotonic() - started
-        # A metric can be undefined, as the area under a curve for a class that is not there.
-        rank, best = _rank(score, loss), _rank(self.best_score, self.best_loss)
-        if not self.validation.steers:
-            self.best_score, self.best_loss = score, loss
-        elif self.best_weights is None or rank > best:
-            # Across stages: a stage that does harm ends with the weights that it started from.
-            self.best_score, self.best_loss = score, loss
-            self.best_weights = model.get_weights()
-        if self.target_score is not None and score >= self.target_score:
-            self.reason = "target score"
-        return {"val_loss": loss, "val_score": score}
-
-    def end_stage(self, model: Any) -> None:
-        """Put the best weights back."""
-        if self.best_weights is not None:
-            model.set_weights(self.best_weights)
-
-
-def _rank(score: float, loss: float) -> tuple[float, float]:
-    return (-math.inf if math.isnan(score) else score, -loss)
-
-
-def _make_callback(
-    stage: Stage, steering: _Steering, display: Silent, history: dict[str, list[Any]]
-) -> Any:
+def _make_trainer(network: Any, blocks: Sequence[Block], stage: Stage, task: str) -> Trainer:
     import keras
 
-    class Watch(keras.callbacks.Callback):
-        """Steers one stage and writes its part of the history."""
+    model = network
+    if is_graph(network):
+        # A model of its own, since a model has one optimizer and one compiled step at a time; its
+        # layers and weights are the network's.
+        model = keras.Model(network.inputs[0], trained_output(network), name=network.name)
+    optimizer = build_optimizer(network, blocks, stage)
+    optimizer.build(network.trainable_weights)
+    _compile(model, optimizer, task)
+    return Trainer(model, optimizer)
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.reason = ""
-            self.epochs = 0
-            self.first_batch_seconds = 0.0
-            self._since_best = 0
-            self._best = (steering.best_score, -steering.best_loss)
-            self._lowest_loss = math.inf
-            self._epoch_began = self._batch_began = 0.0
-            self._batch_seconds: list[float] = []
 
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self._epoch_began = time.monotonic()
+def _compile(model: Any, optimizer: Any, task: str) -> None:
+    import keras
 
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            self._batch_began = time.monotonic()
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            now = time.monotonic()
-            self._batch_seconds.append(now - self._batch_began)
-            self.first_batch_seconds = self._batch_seconds[0]
-            display.end_step()
-            if not math.isfinite(logs["loss"]):
-                raise DivergedError(
-                    f"stage {stage.name!r}: the loss is {logs['loss']} in epoch {self.epochs + 1}. "
-                    f"Expected a finite loss. Lower learning_rate, or look for extreme values in X."
-                )
-            # The first batch includes compilation; the last few tell how long the next will take.
-            next_batch = max(self._batch_seconds[1:][-8:], default=0.0)
-            if steering.deadline is not None and (
-                now + next_batch + steering.validation_seconds > steering.deadline
-            ):
-                self.reason = steering.reason = "time budget"
-                self.model.stop_training = True
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.epochs += 1
-            figures: dict[str, Any] = {
-                "stage": stage.name,
-                "epoch": len(history.get("epoch", [])) + 1,
-                "loss": float(logs["loss"]),
-                "accuracy": float(logs["accuracy"]),
-                "learning_rate": max(stage.learning_rates.values()),
-                **steering.score(self.model),
-            }
-            figures["seconds"] = time.monotonic() - self._epoch_began
-            for column, value in figures.items():
-                history.setdefault(column, []).append(value)
-            display.end_epoch(figures)
-            self._decide(figures.get("val_loss", math.nan))
-
-        def _decide(self, loss: float) -> None:
-            if steering.reason == "target score":
-                self.reason = "target score"
-            best = (steering.best_score, -steering.best_loss)
-            # A score on few examples moves in jumps: while the loss still falls, it may yet rise.
-            improved = best != self._best or loss < self._lowest_loss
-            self._best, self._lowest_loss = best, min(loss, self._lowest_loss)
-            self._since_best = 0 if improved else self._since_best + 1
-            steers = steering.validation is not None and steering.validation.steers
-            if steers and self._since_best >= stage.patience:
-                self.reason = self.reason or "early stopping"
-            if self.reason:
-                self.model.stop_training = True
-
-    return Watch()
+    kind = TASKS[task]
+    metrics = [] if kind.metric is None else [keras.metrics.get(kind.metric)]
+    for metric in metrics:
+        metric.name = METRIC
+    model.compile(optimizer, loss=kind.loss, metrics=metrics, jit_compile=_has_gpu())
 
 
 def _has_gpu() -> bool:

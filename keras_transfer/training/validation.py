@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,9 @@ import numpy as np
 from keras_transfer.errors import DataError
 from keras_transfer.training.inference import Inference
 
-__all__ = ["Validation", "accuracy", "check_targets"]
+__all__ = ["Validation", "default_score"]
 
-
-def accuracy(targets: np.ndarray, outputs: np.ndarray) -> float:
-    """Return the share of examples whose largest output is that of their class."""
-    return float(np.mean(outputs.argmax(axis=1) == targets))
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 class Validation:
@@ -24,9 +22,14 @@ class Validation:
     Parameters
     ----------
     dataset : tf.data.Dataset
-        Batches of (inputs, class indices), in any order.
+        Batches of (inputs, targets) or (inputs, targets, weights), in any order. Targets are class
+        indices, rows of 0 and 1, or numbers.
+    task : {"multiclass", "multilabel", "regression"}, default="multiclass"
     score : callable, optional
-        ``score(targets, outputs) -> float``, higher is better; by default the accuracy.
+        ``score(targets, outputs, weights) -> float``, higher is better; by default
+        `default_score` of the task.
+    scale : numpy.ndarray of shape (n_outputs,), optional
+        Of a regression: what counts as one in its loss, as in training.
     steers : bool, default=True
         Whether training may stop early and choose its weights by it. A few examples only measure.
     """
@@ -34,27 +37,72 @@ class Validation:
     def __init__(
         self,
         dataset: Any,
-        score: Callable[[np.ndarray, np.ndarray], float] = accuracy,
+        task: str = "multiclass",
+        score: Score | None = None,
         *,
+        scale: Any = 1.0,
         steers: bool = True,
     ):
         self.dataset = dataset
-        self.score = score
+        self.score = default_score(task) if score is None else score
         self.steers = steers
+        self._task = _TASKS[task]
+        self._scale = scale
 
     def __call__(self, inference: Inference) -> tuple[float, float]:
         """Return (loss, score) of a model as it stands."""
         # In one pass: the next one over a shuffled dataset would come in another order.
-        pairs = [(inference(batch[0]), check_targets(batch[1])) for batch in self.dataset]
-        outputs, targets = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        likelihood = outputs[np.arange(len(outputs)), targets]
-        # Keras computes its loss from the logits, without the usual floor of 1e-7; only what is
-        # zero in float32 is kept from becoming infinite here.
-        loss = float(-np.log(np.maximum(likelihood, np.finfo(np.float32).tiny)).mean())
-        return loss, float(self.score(targets, outputs))
+        rows = []
+        for batch in self.dataset:
+            targets = self._task.check(batch[1])
+            weights = np.asarray(batch[2]) if len(batch) > 2 else np.ones(len(targets))
+            rows.append((inference(batch[0]), targets, weights.reshape(-1)))
+        outputs, targets, weights = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        losses = self._task.losses(targets, outputs, self._scale)
+        score = float(self.score(targets, outputs, weights))
+        return float(np.average(losses, weights=weights)), score
 
 
-def check_targets(targets: Any) -> np.ndarray:
+def default_score(task: str) -> Score:
+    """Return what a task is scored by: the accuracy, or R2."""
+    return _TASKS[task].score
+
+
+# === The kinds of task ===
+
+# Keras computes its losses from the logits, without the usual floor of 1e-7; only what is zero in
+# float32 is kept from becoming infinite here.
+_TINY = np.finfo(np.float32).tiny
+
+
+def _class_losses(targets: np.ndarray, outputs: np.ndarray, scale: Any) -> np.ndarray:
+    return -np.log(np.maximum(outputs[np.arange(len(outputs)), targets], _TINY))
+
+
+def _label_losses(targets: np.ndarray, outputs: np.ndarray, scale: Any) -> np.ndarray:
+    likelihood = np.where(targets > 0, outputs, 1 - outputs)
+    return -np.log(np.maximum(likelihood, _TINY)).mean(axis=1)
+
+
+def _number_losses(targets: np.ndarray, outputs: np.ndarray, scale: Any) -> np.ndarray:
+    return np.mean(((outputs - targets) / scale) ** 2, axis=1)
+
+
+def _class_accuracy(targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.average(outputs.argmax(axis=1) == targets, weights=weights))
+
+
+def _label_accuracy(targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.average((outputs > 0.5) == (targets > 0), axis=0, weights=weights).mean())
+
+
+def _r2(targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> float:
+    from sklearn.metrics import r2_score
+
+    return float(r2_score(targets, outputs, sample_weight=weights))
+
+
+def check_classes(targets: Any) -> np.ndarray:
     """Return the class indices of a batch, or say why they are none.
 
     Parameters
@@ -79,3 +127,59 @@ def check_targets(targets: Any) -> np.ndarray:
             f"others to int."
         )
     return targets
+
+
+def check_labels(targets: Any) -> np.ndarray:
+    """Return the rows of 0 and 1 of a batch, or say why they are none.
+
+    Raises
+    ------
+    DataError
+    """
+    targets = np.asarray(targets)
+    if targets.ndim != 2 or not np.isin(targets, (0, 1)).all():
+        raise DataError(
+            f"dataset: expected rows of 0 and 1, one column for each label. Received: shape "
+            f"{targets.shape} of {targets.dtype}."
+        )
+    return targets
+
+
+def check_numbers(targets: Any) -> np.ndarray:
+    """Return the numbers of a batch as a column for each output.
+
+    Raises
+    ------
+    DataError
+    """
+    targets = np.asarray(targets)
+    if targets.ndim not in (1, 2) or targets.dtype.kind not in "iufb":
+        raise DataError(
+            f"dataset: expected numbers of shape (n,) or (n, n_outputs). Received: shape "
+            f"{targets.shape} of {targets.dtype}."
+        )
+    return targets.reshape(len(targets), -1)
+
+
+@dataclass(frozen=True)
+class _TaskChecks:
+    check: Callable[[Any], np.ndarray]
+    losses: Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
+    score: Score
+
+
+_TASKS = {
+    "multiclass": _TaskChecks(check_classes, _class_losses, _class_accuracy),
+    "multilabel": _TaskChecks(check_labels, _label_losses, _label_accuracy),
+    "regression": _TaskChecks(check_numbers, _number_losses, _r2),
+}
+
+
+def check_targets(task: str, targets: Any) -> np.ndarray:
+    """Return the targets of a batch as a task has them, or say why they are none.
+
+    Raises
+    ------
+    DataError
+    """
+    return _TASKS[task].check(targets)

@@ -13,7 +13,6 @@ from keras_transfer import get_backbone
 from keras_transfer.backbones.applications import FAMILIES
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.errors import FileFormatError, InvalidParameterError, WeightsNotFoundError
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.graph.heads import LOGITS
 
 SIZE = 64
@@ -32,7 +31,7 @@ def test_family(name):
     family = FAMILIES[name]
     backbone = get_backbone(name, weights=None)
     keras.utils.set_random_seed(0)
-    model = build_classifier(backbone, 4, input_shape=(SIZE, SIZE, 3))
+    model = tiny.classifier(backbone, 4, input_shape=(SIZE, SIZE, 3))
     blocks = read_blocks(model)
 
     # Blocks partition the weights.

@@ -7,7 +7,6 @@ import tiny
 from keras_transfer import get_backbone
 from keras_transfer.backbones.partition import HEAD, partition, read_blocks, tap
 from keras_transfer.errors import InvalidParameterError
-from keras_transfer.graph.build import build_classifier
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 
@@ -67,7 +66,7 @@ def test_names_do_not_depend_on_what_was_built_before():
 
 @pytest.mark.parametrize("build", [tiny.cnn, tiny.residual, tiny.nested])
 def test_blocks_partition_the_weights_and_survive_saving(build, tmp_path):
-    model = build_classifier(get_backbone(build), 3, input_shape=SHAPE)
+    model = tiny.classifier(get_backbone(build), 3, input_shape=SHAPE)
     blocks = read_blocks(model)
     held = [w.path for b in blocks for name in b.layers for w in model.get_layer(name).weights]
     assert sorted(held) == sorted(w.path for w in model.weights)
@@ -100,12 +99,12 @@ def test_dots_in_foreign_names_mean_nothing():
     leaves = partition(model)
     assert [leaf.path for leaf in leaves] == names
     assert len({leaf.block for leaf in leaves}) == 4
-    built = build_classifier(get_backbone(model), 2)
+    built = tiny.classifier(get_backbone(model), 2)
     assert built.count_params() == model.count_params() + 8
 
 
 def test_a_model_of_ours_in_another_leaves_its_head_too():
-    own = build_classifier(get_backbone(tiny.cnn), 7, input_shape=SHAPE)
+    own = tiny.classifier(get_backbone(tiny.cnn), 7, input_shape=SHAPE)
     outer = keras.Sequential([keras.Input(SHAPE), own])
     assert [leaf.block for leaf in partition(outer)] == [leaf.block for leaf in partition(own)]
 

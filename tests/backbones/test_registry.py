@@ -78,15 +78,14 @@ def test_a_keras_file(model, tmp_path):
 
 
 def test_a_model_of_ours_leaves_its_old_head(model):
-    from keras_transfer.graph.build import build_classifier
 
-    built = build_classifier(get_backbone("MobileNetV2", weights=None), 7, input_shape=(32, 32, 3))
+    built = tiny.classifier(get_backbone("MobileNetV2", weights=None), 7, input_shape=(32, 32, 3))
     again = get_backbone(built)
     names = [block.name for block in again.list_blocks()]
     assert names == [
         b.name for b in get_backbone("MobileNetV2", weights=None).list_blocks((32, 32, 3))
     ]
-    new = build_classifier(again, 3)
+    new = tiny.classifier(again, 3)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     one, other = (
         keras.Model(m.input, m.get_layer("head.logits").input)(pixels) for m in (built, new)

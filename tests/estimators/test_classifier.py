@@ -110,7 +110,7 @@ LABELS = {
     "strings": ["b", "a", "c"],
     "ints": [7, -1, 3],
     "bools": [True, False, None],
-    "floats": [0.5, 1.5, -2.0],
+    "floats": [0.0, 1.0, -2.0],
     "tuples": [("a", 1), ("a", 2), ("b", 1)],
     "mixed": [1, "one", (1,)],
 }
@@ -264,8 +264,8 @@ FIT_MISTAKES = {
     # parameters, X, y, error, message
     "no pictures": ({}, X[:0], Y[:0], DataError, "y: expected at least two classes. Received: no"),
     "one class": ({}, X, ["a"] * len(X), DataError, "only one class, 'a'"),
-    "too few labels": ({}, X, Y[:-1], DataError, "y: expected 24 labels.*Received: 23"),
-    "no labels": ({}, X, None, DataError, "list or array of labels. Received: None"),
+    "too few labels": ({}, X, Y[:-1], DataError, "y: expected 24 entries.*Received: 23"),
+    "no labels": ({}, X, None, DataError, "requires y to be passed, but the target y is None"),
     "a label missing": ({}, X, [None, *Y[1:]], DataError, "first at row 0"),
     "NaN": ({}, with_value(np.nan), Y, DataError, "1 picture.*first at row 3"),
     "infinity": ({}, with_value(-np.inf), Y, DataError, "first at row 3"),
@@ -374,7 +374,7 @@ def test_fit_refuses(case):
 
 VALIDATION_MISTAKES = {
     "no pair": (X, InvalidTypeError, r"expected a pair \(X, y\)"),
-    "labels missing": ((X, Y[1:]), DataError, "validation_data: expected 24 labels"),
+    "labels missing": ((X, Y[1:]), DataError, "validation_data: expected 24 entries"),
     "an unknown label": ((X[:1], ["oval"]), DataError, "Received: 'oval'"),
     "another range": ((X[:1] * 1e3, Y[:1]), DataError, "as in fit"),
 }
@@ -406,7 +406,9 @@ def test_predict_refuses(case, method, fitted):
 
 def test_predict_refuses_another_number_of_features():
     clf = make(tiny.dense).fit(VX, VY)
-    with pytest.raises(DataError, match="expected 5 features, as in fit"):
+    with pytest.raises(
+        DataError, match="X has 4 features, but TransferClassifier is expecting 5 features as input"
+    ):
         clf.predict(VX[:, :4])
 
 

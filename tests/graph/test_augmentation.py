@@ -33,7 +33,7 @@ def test_changes_pictures_within_their_range(name, x):
 
 def epochs(x, seed, n_epochs):
     augment = build_augmentation(tuple(AUGMENTATIONS), seed)
-    dataset = shuffled_batches(x, np.arange(len(x)), 8, 0, augment)
+    dataset = shuffled_batches((x, np.arange(len(x))), 8, 0, augment)
     return [np.concatenate([batch[0] for batch in dataset]) for _ in range(n_epochs)]
 
 

@@ -10,7 +10,6 @@ import tiny
 
 from keras_transfer import get_backbone
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.graph.heads import LOGITS, PROBABILITIES
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
@@ -19,7 +18,7 @@ SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 @pytest.mark.parametrize("build", [tiny.cnn, tiny.residual, tiny.nested])
 def test_computes_what_the_source_computes(build):
     backbone = tiny.settled(build, SHAPE)
-    model = build_classifier(backbone, 3)
+    model = tiny.classifier(backbone, 3)
     x = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype("float32")
     expected = backbone.load()(x).numpy().mean(axis=(1, 2))
     read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
@@ -27,7 +26,7 @@ def test_computes_what_the_source_computes(build):
 
 
 def test_is_flat_and_named():
-    model = build_classifier(get_backbone(tiny.nested), 3, input_shape=SHAPE, dropout=0.5)
+    model = tiny.classifier(get_backbone(tiny.nested), 3, input_shape=SHAPE, dropout=0.5)
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     names = [layer.name for layer in model.layers]
     assert names[0] == "picture"
@@ -38,7 +37,7 @@ def test_is_flat_and_named():
 def test_takes_and_gives_float32_whatever_the_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = build_classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
+        model = tiny.classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
     finally:
         keras.config.set_dtype_policy("float32")
     assert model.input.dtype == model.output.dtype == "float32"
@@ -54,7 +53,7 @@ def test_shared_layers_stay_shared():
         return keras.Model(inputs, keras.layers.Add(name="sum")([shared(x), shared(x * 2)]))
 
     backbone = get_backbone(siamese((5,)))
-    model = build_classifier(backbone, 2)
+    model = tiny.classifier(backbone, 2)
     x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
     read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
     np.testing.assert_allclose(read, backbone.load()(x), rtol=1e-5)
@@ -70,7 +69,7 @@ def test_an_adapted_normalization_goes_on():
         [keras.Input((3,)), normalization, keras.layers.Dense(4, name="dense")]
     )
     for backbone in (get_backbone(source), get_backbone(lambda shape: source)):
-        model = build_classifier(backbone, 2, input_shape=(3,))
+        model = tiny.classifier(backbone, 2, input_shape=(3,))
         read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
         np.testing.assert_allclose(read, source(x), rtol=1e-5)
 
@@ -82,11 +81,11 @@ def test_refuses_layers_that_cannot_be_built_anew():
         )
 
     with pytest.raises(InvalidTypeError, match=r"'double' \(Lambda\).*replace Lambda"):
-        build_classifier(get_backbone(lambda_layer), 2, input_shape=(3,))
+        tiny.classifier(get_backbone(lambda_layer), 2, input_shape=(3,))
 
 
 def test_outputs_as_numpy_counts_them():
-    model = build_classifier(get_backbone(tiny.dense), np.int64(3), input_shape=(3,))
+    model = tiny.classifier(get_backbone(tiny.dense), np.int64(3), input_shape=(3,))
     assert model.output_shape == (None, 3)
 
 
@@ -107,13 +106,13 @@ def test_a_subclassed_backbone():
     def build(input_shape):
         return source
 
-    model = build_classifier(get_backbone(build), 2, input_shape=(5,))
+    model = tiny.classifier(get_backbone(build), 2, input_shape=(5,))
     read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
     np.testing.assert_array_equal(read, expected)
 
 
 def test_reloads_without_keras_transfer(tmp_path):
-    model = build_classifier(get_backbone("VGG16", weights=None), 3, input_shape=(32, 32, 3))
+    model = tiny.classifier(get_backbone("VGG16", weights=None), 3, input_shape=(32, 32, 3))
     x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "data.npz", x=x, y=model(x))
@@ -134,4 +133,4 @@ def test_reloads_without_keras_transfer(tmp_path):
 @pytest.mark.parametrize("outputs", [1, 0, True, 2.5])
 def test_refuses_a_head_without_classes(outputs):
     with pytest.raises(InvalidParameterError, match="number of classes"):
-        build_classifier(get_backbone(tiny.dense), outputs, input_shape=(3,))
+        tiny.classifier(get_backbone(tiny.dense), outputs, input_shape=(3,))

@@ -10,7 +10,6 @@ import tiny
 
 from keras_transfer import Readout, get_backbone
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.graph.heads import LOGITS
 from keras_transfer.graph.readout import as_readout
 
@@ -21,7 +20,7 @@ def features(readout, x):
     """Return what the head reads, and the output of each block of the same network."""
     keras.utils.set_random_seed(0)
     backbone = get_backbone(tiny.settled(tiny.cnn, SHAPE).load())
-    model = build_classifier(backbone, 3, readout=readout)
+    model = tiny.classifier(backbone, 3, readout=readout)
     source = backbone.load()
     taps = {
         f"conv{i}": keras.Model(source.input, source.get_layer(f"relu{i}").output)(x).numpy()
@@ -61,7 +60,7 @@ def test_a_grid_that_does_not_divide_the_map(x):
 
 def test_a_grid_of_a_map_that_is_not_square():
     """Keras 3.15's adaptive pooling fails here."""
-    model = build_classifier(
+    model = tiny.classifier(
         get_backbone(tiny.cnn), 3, input_shape=(24, 20, 3), readout=Readout("conv1", (2, 1))
     )
     assert model.get_layer("readout.0_conv1_grid_2x1").output.shape == (None, 2, 1, 6)
@@ -85,7 +84,7 @@ def test_blocks_above_are_left_out(x):
 
 
 def test_vectors_are_read_as_they_are():
-    model = build_classifier(get_backbone(tiny.dense), 2, input_shape=(5,), readout=Readout("low"))
+    model = tiny.classifier(get_backbone(tiny.dense), 2, input_shape=(5,), readout=Readout("low"))
     assert [layer.name for layer in model.layers] == [
         "features",
         "low.low",

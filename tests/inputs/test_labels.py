@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from keras_transfer.errors import DataError
-from keras_transfer.estimators.scoring import classification_score
+from keras_transfer.estimators.scoring import output_score
 from keras_transfer.inputs.labels import encode_labels, find_classes
+from keras_transfer.inputs.targets import ClassTargets
 
 # Name -> labels, and the classes in their order.
 KINDS = {
@@ -93,8 +94,8 @@ def test_validation_scores_labels_of_every_kind(y, expected):
     """scikit-learn's metrics know fewer kinds of labels than a fit takes."""
     classes = find_classes(y)
     targets = np.arange(len(classes))
-    score = classification_score(None, classes)
-    assert score(targets, np.eye(len(classes), dtype=np.float32)) == 1.0
+    score = output_score(None, ClassTargets(classes))
+    assert score(targets, np.eye(len(classes), dtype=np.float32), None) == 1.0
 
 
 def test_numbers_in_a_mixed_list_do_not_become_text():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_transfer.errors import DataError
-from keras_transfer.inputs.splits import hold_out
+from keras_transfer.inputs.splits import has_enough, hold_out
 
 
 def split(counts, fraction, seed=0):
@@ -72,3 +72,70 @@ def test_a_class_with_one_example(counts):
     alone = counts.index(1)
     with pytest.raises(DataError, match=rf"^validation: .*class number {alone}\. Pass validation="):
         split(counts, 0.2)
+
+
+# === Groups, labels and numbers ===
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_stay_on_one_side(seed):
+    classes = np.tile([0, 1, 2], 20)
+    groups = np.repeat(np.arange(10), 6)
+    train, held = hold_out(classes, 0.2, np.random.default_rng(seed), groups)
+    assert sorted([*train, *held]) == list(range(60))
+    assert set(groups[train]).isdisjoint(groups[held])
+    assert len(set(groups[held])) == 2
+    assert set(classes[train]) == set(classes[held]) == {0, 1, 2}
+
+
+def test_groups_of_numbers():
+    numbers, groups = np.arange(40.0)[:, np.newaxis], np.repeat(np.arange(8), 5)
+    train, held = hold_out(numbers, 0.25, np.random.default_rng(0), groups)
+    assert set(groups[train]).isdisjoint(groups[held])
+    assert len(held) == 10
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_a_class_that_one_group_holds_stays_in_training():
+    classes = np.array([0] * 10 + [1] * 10 + [2] * 5)
+    groups = np.array([0, 1, 2, 3, 4] * 4 + [5] * 5)
+    for seed in range(10):
+        train, _ = hold_out(classes, 0.2, np.random.default_rng(seed), groups)
+        assert set(classes[train]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [([7] * 4, "at least two groups"), ([0, 0, 1, 1], "leave every class in the training part")],
+)
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_refuses_groups(groups, message):
+    with pytest.raises(DataError, match=message):
+        hold_out(np.array([0, 0, 1, 1]), 0.5, np.random.default_rng(0), np.array(groups))
+
+
+def test_rows_of_labels_and_numbers():
+    for targets in (np.zeros((10, 3), np.float32), np.zeros((10, 1))):
+        train, held = hold_out(targets, 0.2, np.random.default_rng(0))
+        assert (len(train), len(held)) == (8, 2)
+    with pytest.raises(DataError, match="at least two examples to hold one out"):
+        hold_out(np.zeros((1, 1)), 0.2, np.random.default_rng(0))
+
+
+ENOUGH = {
+    "classes": (np.repeat([0, 1], 20), None, True),
+    "a small class": (np.repeat([0, 1], [90, 19]), None, False),
+    "numbers": (np.zeros((100, 1)), None, True),
+    "few numbers": (np.zeros((99, 2)), None, False),
+    "labels": (np.tile([[1, 0], [0, 1]], (20, 1)).astype(np.float32), None, True),
+    "a rare label": (np.repeat([[1, 0], [0, 1]], [19, 90], axis=0).astype(np.float32), None, False),
+    "a constant label": (np.tile([[1, 1], [0, 1]], (20, 1)).astype(np.float32), None, True),
+    "groups": (np.repeat([0, 1], 20), np.tile(np.arange(5), 8), True),
+    "few groups": (np.repeat([0, 1], 20), np.tile(np.arange(4), 10), False),
+}
+
+
+@pytest.mark.parametrize("case", ENOUGH)
+def test_what_is_enough(case):
+    targets, groups, expected = ENOUGH[case]
+    assert has_enough(targets, groups) is expected

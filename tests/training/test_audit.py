@@ -5,7 +5,6 @@ import tiny
 
 from keras_transfer import Stage
 from keras_transfer.backbones.partition import read_blocks
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.audit import AuditRow, audit
 from keras_transfer.training.freezing import freeze_for
 
@@ -14,7 +13,7 @@ SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 
 @pytest.mark.parametrize(("policy", "trained"), [("frozen", 148), ("affine", 156), ("train", 156)])
 def test_rows(policy, trained):
-    model = build_classifier(tiny.settled(tiny.residual, SHAPE), 3)
+    model = tiny.classifier(tiny.settled(tiny.residual, SHAPE), 3)
     blocks = read_blocks(model)
     stage = Stage("s", {"unit1_conv": 1e-4, "head": 1e-2}, 1, batch_norm=policy)
     with freeze_for(model, blocks, stage):

@@ -15,7 +15,7 @@ def epoch(dataset):
 
 
 def test_every_example_once_in_a_new_order_each_epoch():
-    dataset = shuffled_batches(X, Y, 6, seed=0)
+    dataset = shuffled_batches((X, Y), 6, seed=0)
     assert int(dataset.cardinality()) == 4
     one, two = epoch(dataset), epoch(dataset)
     for inputs, targets in (one, two):
@@ -26,11 +26,11 @@ def test_every_example_once_in_a_new_order_each_epoch():
 
 @pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
 def test_the_seed_decides_the_order(seed, same):
-    one, two = shuffled_batches(X, Y, 6, seed=0), shuffled_batches(X, Y, 6, seed=seed)
+    one, two = shuffled_batches((X, Y), 6, seed=0), shuffled_batches((X, Y), 6, seed=seed)
     assert [np.array_equal(epoch(one)[1], epoch(two)[1]) for _ in range(2)] == [same, same]
 
 
 def test_ordered():
-    inputs, targets = epoch(ordered_batches(X, Y, 6))
+    inputs, targets = epoch(ordered_batches((X, Y), 6))
     np.testing.assert_array_equal(inputs, X)
     np.testing.assert_array_equal(targets, Y)

@@ -10,7 +10,6 @@ import tiny
 from keras_transfer import Stage, get_backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.errors import UnknownNameError
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.freezing import freeze_for, frozen_weights, has_fresh_batch_norm
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
@@ -18,7 +17,7 @@ SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 
 @pytest.fixture
 def model():
-    return build_classifier(tiny.settled(tiny.residual, SHAPE), 3)
+    return tiny.classifier(tiny.settled(tiny.residual, SHAPE), 3)
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_whatever_is_random_or_keeps_state_is_still_in_a_frozen_block(kind, x):
     source = keras.Sequential(
         [keras.Input(SHAPE), keras.layers.Conv2D(3, 3, name="low"), RESTLESS[kind]()]
     )
-    model = build_classifier(get_backbone(source), 2)
+    model = tiny.classifier(get_backbone(source), 2)
     blocks = read_blocks(model)
     before = [w.numpy() for w in model.weights]
     with freeze_for(model, blocks, Stage("head", {"head": 0.1}, 1)):
@@ -133,7 +132,7 @@ def test_composite_layers():
 
     inputs = keras.Input((5,))
     source = keras.Model(inputs, Unit(name="two")(Unit(name="one")(inputs)))
-    model = build_classifier(get_backbone(source), 2)
+    model = tiny.classifier(get_backbone(source), 2)
     blocks = read_blocks(model)
     assert [block.name for block in blocks] == ["one", "two", "head"]
     with freeze_for(model, blocks, Stage("s", {"two": 1.0, "head": 1.0}, 1, batch_norm="affine")):
@@ -145,8 +144,8 @@ def test_composite_layers():
 
 def test_knows_statistics_that_were_never_trained(model):
     assert not has_fresh_batch_norm(model)
-    assert has_fresh_batch_norm(build_classifier(get_backbone(tiny.cnn), 2, input_shape=SHAPE))
-    assert not has_fresh_batch_norm(build_classifier(get_backbone(tiny.dense), 2, input_shape=(3,)))
+    assert has_fresh_batch_norm(tiny.classifier(get_backbone(tiny.cnn), 2, input_shape=SHAPE))
+    assert not has_fresh_batch_norm(tiny.classifier(get_backbone(tiny.dense), 2, input_shape=(3,)))
 
 
 def test_a_block_that_does_not_exist(model):

@@ -15,7 +15,6 @@ from keras_transfer import (
     get_backbone,
 )
 from keras_transfer.backbones.partition import read_blocks
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.batches import shuffled_batches
 from keras_transfer.training.freezing import leaf_layers
 from keras_transfer.training.run import run_stages
@@ -57,11 +56,11 @@ MATRIX += [(StructureTransfer(epochs=2), kind, "train") for kind in BACKBONES]
 def test_every_weight_does_what_its_stage_says(recipe, kind, policy):
     recipe = clone(recipe).set_params(batch_norm=policy)
     keras.utils.set_random_seed(0)
-    model = build_classifier(BACKBONES[kind](), 3, input_shape=SHAPE)
+    model = tiny.classifier(BACKBONES[kind](), 3, input_shape=SHAPE)
     blocks = read_blocks(model)
     X, y = tiny.pictures()
     targets = np.unique(y, return_inverse=True)[1]
-    dataset = shuffled_batches(X.astype(np.float32), targets, 8, seed=0)
+    dataset = shuffled_batches((X.astype(np.float32), targets), 8, seed=0)
 
     for stage in recipe.stages(blocks, len(X), batch_size=8):
         before = {w.path: w.numpy() for w in model.weights}
@@ -93,11 +92,11 @@ def test_every_weight_does_what_its_stage_says(recipe, kind, policy):
 def test_mobilenet_keeps_its_statistics(policy):
     """The trap of FACTS: in Keras 3.15 35 of 52 layers drift with training=False alone."""
     keras.utils.set_random_seed(0)
-    model = build_classifier(get_backbone("MobileNetV2", weights=None), 3, input_shape=(32, 32, 3))
+    model = tiny.classifier(get_backbone("MobileNetV2", weights=None), 3, input_shape=(32, 32, 3))
     blocks = read_blocks(model)
     X, y = tiny.pictures(size=32)
     targets = np.unique(y, return_inverse=True)[1]
-    dataset = shuffled_batches(X.astype(np.float32), targets, 8, seed=0)
+    dataset = shuffled_batches((X.astype(np.float32), targets), 8, seed=0)
     (stage,) = ParameterTransfer(epochs=1, batch_norm=policy).stages(blocks, len(X), batch_size=8)
     # Statistics of a real batch: with 0 and 1 random weights shrink what passes them until the
     # gradients of 52 layers are too small to move a gamma of 1 in float32.

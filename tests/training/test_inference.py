@@ -6,14 +6,13 @@ import pytest
 import tiny
 
 from keras_transfer import get_backbone
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.inference import Inference
 
 
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    return build_classifier(get_backbone(tiny.cnn), 3, input_shape=(tiny.SIZE, tiny.SIZE, 3))
+    return tiny.classifier(get_backbone(tiny.cnn), 3, input_shape=(tiny.SIZE, tiny.SIZE, 3))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 24, 100])

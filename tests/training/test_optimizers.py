@@ -13,7 +13,6 @@ from keras_transfer.errors import (
     InvalidTypeError,
     UnknownNameError,
 )
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.batches import shuffled_batches
 from keras_transfer.training.freezing import freeze_for
 from keras_transfer.training.optimizers import (
@@ -29,12 +28,12 @@ SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 @pytest.fixture
 def model():
     keras.utils.set_random_seed(0)
-    return build_classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
+    return tiny.classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
 
 
 def batches():
     X, y = tiny.pictures()
-    return shuffled_batches(X.astype("float32"), np.unique(y, return_inverse=True)[1], 8, 0)
+    return shuffled_batches((X.astype("float32"), np.unique(y, return_inverse=True)[1]), 8, 0)
 
 
 def test_each_block_moves_at_its_rate(model):

@@ -11,7 +11,6 @@ import tiny
 from keras_transfer import Stage, get_backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.errors import DivergedError, FreezeError
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.random_state import isolated_seed
@@ -26,7 +25,7 @@ BLOCKS = Stage("blocks", {"conv2": 1e-3, "head": 1e-3}, epochs=2)
 @pytest.fixture
 def model():
     keras.utils.set_random_seed(0)
-    return build_classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
+    return tiny.classifier(get_backbone(tiny.cnn), 3, input_shape=SHAPE)
 
 
 def data(seed=0, n_per_class=8):
@@ -39,20 +38,20 @@ def run(model, stages, X=None, y=None, **options):
         X, y = data()
     with isolated_seed(0):
         return run_stages(
-            model, read_blocks(model), stages, shuffled_batches(X, y, 8, 0), **options
+            model, read_blocks(model), stages, shuffled_batches((X, y), 8, 0), **options
         )
 
 
 def validation(score=None, seed=1, **options):
     X, y = data(seed)
     options.update({} if score is None else {"score": score})
-    return Validation(ordered_batches(X, y, 8), **options)
+    return Validation(ordered_batches((X, y), 8), **options)
 
 
 def scores(values):
     """A score that takes given values in turn."""
     stream = iter(values)
-    return lambda targets, outputs: next(stream)
+    return lambda targets, outputs, weights: next(stream)
 
 
 def test_one_history_of_all_stages(model):
@@ -82,7 +81,7 @@ def test_the_same_loss_as_plain_keras(model):
     plain.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
     with isolated_seed(0):
         history = plain.fit(
-            shuffled_batches(X, y, 8, 0), epochs=3, verbose=0, shuffle=False
+            shuffled_batches((X, y), 8, 0), epochs=3, verbose=0, shuffle=False
         ).history
     np.testing.assert_allclose(result.history["loss"], history["loss"], rtol=1e-5)
 
@@ -90,7 +89,7 @@ def test_the_same_loss_as_plain_keras(model):
 def test_keeps_the_best_weights_of_all_stages(model):
     kept = []
 
-    def score(targets, outputs):
+    def score(targets, outputs, weights):
         kept.append(model.get_weights())
         return [0.1, 0.9, 0.2, 0.3, 0.4][len(kept) - 1]
 
@@ -102,7 +101,7 @@ def test_keeps_the_best_weights_of_all_stages(model):
 
 
 def test_the_loss_decides_between_equal_scores(model):
-    result = run(model, [HEAD], validation=validation(lambda targets, outputs: 0.5))
+    result = run(model, [HEAD], validation=validation(lambda targets, outputs, weights: 0.5))
     inference = Inference(model)
     loss, _ = validation()(inference)
     assert loss == pytest.approx(min(result.history["val_loss"]), abs=1e-6)
@@ -136,7 +135,7 @@ def test_no_time_left_for_another_stage(model):
 def misleading(score):
     """Validation on wrong labels: what is learned makes its loss rise."""
     X, y = data(1)
-    return Validation(ordered_batches(X, (y + 1) % 3, 8), score=score)
+    return Validation(ordered_batches((X, (y + 1) % 3), 8), score=score)
 
 
 def test_stops_early(model):
@@ -214,7 +213,7 @@ def test_notices_a_frozen_weight_that_moves():
     inputs = keras.Input((5,))
     x = keras.layers.Dense(4, name="low")(inputs)
     source = keras.Model(inputs, Restless(name="restless")(x))
-    model = build_classifier(get_backbone(source), 2)
+    model = tiny.classifier(get_backbone(source), 2)
     X, y = tiny.vectors()
     with pytest.raises(FreezeError, match=r"low\.restless.*It moved"):
         run(model, [HEAD], X.astype("float32"), np.unique(y, return_inverse=True)[1])

@@ -8,36 +8,35 @@ import tiny
 
 from keras_transfer import get_backbone
 from keras_transfer.errors import DataError
-from keras_transfer.graph.build import build_classifier
 from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.inference import Inference
-from keras_transfer.training.validation import Validation, check_targets
+from keras_transfer.training.validation import Validation, check_classes
 
 
 def test_equals_keras_own_evaluation():
     keras.utils.set_random_seed(0)
-    model = build_classifier(get_backbone(tiny.cnn), 3, input_shape=(tiny.SIZE, tiny.SIZE, 3))
+    model = tiny.classifier(get_backbone(tiny.cnn), 3, input_shape=(tiny.SIZE, tiny.SIZE, 3))
     X, y = tiny.pictures()
     targets = np.unique(y, return_inverse=True)[1]
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    batches = ordered_batches(X.astype("float32"), targets, 7)
+    batches = ordered_batches((X.astype("float32"), targets), 7)
     expected = model.evaluate(batches, verbose=0)
     assert Validation(batches)(Inference(model)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_scores_by_any_function_of_targets_and_outputs():
     keras.utils.set_random_seed(0)
-    model = build_classifier(get_backbone(tiny.dense), 2, input_shape=(5,))
+    model = tiny.classifier(get_backbone(tiny.dense), 2, input_shape=(5,))
     X, y = tiny.vectors()
     targets = np.unique(y, return_inverse=True)[1]
     seen = []
 
-    def score(given_targets, outputs):
+    def score(given_targets, outputs, weights):
         seen.extend([given_targets, outputs])
         return 0.25
 
-    batches = ordered_batches(X.astype("float32"), targets, 9)
-    assert Validation(batches, score)(Inference(model))[1] == 0.25
+    batches = ordered_batches((X.astype("float32"), targets), 9)
+    assert Validation(batches, score=score)(Inference(model))[1] == 0.25
     np.testing.assert_array_equal(seen[0], targets)
     np.testing.assert_allclose(seen[1], model(X), atol=1e-6)
 
@@ -68,4 +67,4 @@ def test_forms_of_data_of_ones_own(form):
 @pytest.mark.parametrize("targets", [np.eye(3), np.array([0.5, 1.0]), np.array(["a"])])
 def test_refuses_targets_that_are_no_indices(targets):
     with pytest.raises(DataError, match="expected class indices"):
-        check_targets(targets)
+        check_classes(targets)

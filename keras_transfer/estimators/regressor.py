@@ -1,0 +1,206 @@
+"""TransferRegressor: transfer to a target task with numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+
+from keras_transfer.estimators.base import check_lengths
+from keras_transfer.estimators.supervised import SupervisedTransfer
+from keras_transfer.inputs.targets import NumberTargets
+
+__all__ = ["TransferRegressor"]
+
+
+class TransferRegressor(RegressorMixin, SupervisedTransfer):
+    """Predict one number or several with a pretrained backbone and a recipe.
+
+    Numbers are standardised for training and brought back to their units inside the graph, so that
+    ``model_``, and what is saved, answers in the units of y.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or callable, default="EfficientNetLite0"
+        The pretrained model: a name (`list_backbones`), what `get_backbone` returns, or a function
+        ``(input_shape) -> keras.Model``.
+    recipe : {"parameter", "structure", "composite"} or Recipe, default="composite"
+        The transfer mode; an instance where its settings are to be set or searched.
+    readout : "last", str or Readout, default="last"
+        Which block outputs the head reads, and how they are pooled.
+    modality : {"picture", "features"}, optional
+        By default the backbone's, or told by the shape of X.
+    image_size : int or (int, int), optional
+        Height and width in pixels that pictures are resized to; by default the backbone's own.
+    batch_size : int, default=32
+    validation : "auto", float or None, default="auto"
+        Share of the training data to hold out for early stopping. ``"auto"`` holds out a fifth of
+        100 examples or more, and trains a fixed number of epochs on fewer.
+    scoring : str or callable, optional
+        Of the validation, as in scikit-learn; by default R2.
+    target_score : float, optional
+        Stop as soon as the validation score reaches it, and skip later stages. Holds out a fifth
+        where ``validation="auto"`` would not; then that part only measures.
+    time_budget : float, optional
+        Seconds that a fit may take, compilation included.
+    callbacks : list, optional
+        Callables without arguments that return a Keras callback, or callbacks, of which each fit
+        uses a fresh copy. They find ``val_loss`` and ``val_score`` in the logs of an epoch.
+    random_state : int, RandomState or None, default=None
+        The same seed and data give the same weights.
+    verbose : {"auto", True, False}, default="auto"
+        Progress and what trains in each stage, on standard error; ``"auto"``: in a terminal or
+        notebook.
+
+    Attributes
+    ----------
+    model_ : keras.Model
+        The trained model: plain, flat, functional, layers named ``block.layer``.
+    backbone_ : Backbone
+    stages_ : list of StageRecord
+        What trained in each stage, and why it ended.
+    history_ : dict of str to list
+        One entry for each epoch: ``stage``, ``epoch``, ``loss`` (of standardised numbers),
+        ``learning_rate``, ``seconds``, and ``val_loss``, ``val_score`` where there is validation.
+    n_iter_ : int
+        Epochs over all stages.
+    validation_score_ : float
+        Of the weights that were kept; NaN without validation.
+    pixel_range_ : (float, float)
+        For pictures: the values that stand for black and white.
+    n_features_in_, feature_names_in_ : int, numpy.ndarray of str
+        For features; the names where X was a table that has some.
+
+    Examples
+    --------
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_transfer import ParameterTransfer, TransferRegressor
+    >>> def backbone(input_shape):
+    ...     return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(8, "relu")])
+    >>> X = np.random.default_rng(0).normal(size=(80, 3))
+    >>> y = 500 + 100 * X[:, 0]
+    >>> recipe = ParameterTransfer(epochs=40, learning_rate=1e-2)
+    >>> TransferRegressor(backbone, recipe, random_state=0).fit(X, y).score(X, y) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        backbone: Any = "EfficientNetLite0",
+        recipe: Any = "composite",
+        *,
+        readout: Any = "last",
+        modality: str | None = None,
+        image_size: Any = None,
+        batch_size: int = 32,
+        validation: Any = "auto",
+        scoring: Any = None,
+        target_score: float | None = None,
+        time_budget: float | None = None,
+        callbacks: Any = None,
+        random_state: Any = None,
+        verbose: Any = "auto",
+    ):
+        self.backbone = backbone
+        self.recipe = recipe
+        self.readout = readout
+        self.modality = modality
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.validation = validation
+        self.scoring = scoring
+        self.target_score = target_score
+        self.time_budget = time_budget
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        groups: Any = None,
+        validation_data: Any = None,
+    ) -> TransferRegressor:
+        """Transfer to the task that X and y show.
+
+        Parameters
+        ----------
+        X : array of shape (n, h, w), (n, h, w, c) or (n, n_features)
+            Pictures, grey, RGB or RGBA, of 0..1, -1..1, 0..255 or 0..65535; or features.
+        y : array-like of shape (n,) or (n, n_outputs)
+            Numbers, in any units.
+        sample_weight : array-like of shape (n,), optional
+            How much each example counts. A row of weight 0 is as if it were not there.
+        groups : array-like of shape (n,), optional
+            Examples of one group (a voice, a patient) stay on one side of the validation split.
+        validation_data : (X, y) or (X, y, sample_weight), optional
+            Held-out data; then none is split off.
+
+        Returns
+        -------
+        TransferRegressor
+            Itself. If fitting fails, an earlier fit stays usable.
+
+        Raises
+        ------
+        DataError
+            If X, y or sample_weight cannot be used.
+        InvalidParameterError
+            If a parameter cannot.
+        """
+        self._fit(X, y, sample_weight, groups, validation_data)
+        return self
+
+    def _read_targets(self, y: Any, weights: np.ndarray | None) -> NumberTargets:
+        return NumberTargets.from_data(y, weights)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the numbers, in the units of y.
+
+        Parameters
+        ----------
+        X : array
+            As in `fit`.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n,) or (n, n_outputs)
+            Float64, in the shape that y had.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If X cannot be used, or its values lie in another range than in `fit`.
+        """
+        outputs = self._run(X)
+        return self._targets.decode(outputs)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R2, as scikit-learn's regressors do.
+
+        Parameters
+        ----------
+        X : array
+            As in `fit`.
+        y : array-like of shape (n,) or (n, n_outputs)
+        sample_weight : array-like of shape (n,), optional
+
+        Returns
+        -------
+        float
+        """
+        check_lengths(X, y)
+        return float(r2_score(y, self.predict(X), sample_weight=sample_weight))

@@ -1,0 +1,230 @@
+"""Compiled functions, shared by all models of one structure.
+
+Tracing a train step takes 20 to 40 s for a large network, whatever the data, and TensorFlow never
+gives the memory back. Another fold, grid point, seed or refit differs in weights alone: it trains
+on the network that is compiled already, with its own weights put in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.backbones.partition import LOGITS
+from keras_transfer.backbones.walk import is_graph
+from keras_transfer.training.freezing import leaf_layers
+
+__all__ = ["CompiledNetwork", "Trainer", "borrow", "copy_state", "forward_for"]
+
+# How many structures are kept, and how many stages of each: a search visits one structure after
+# the other, and gradual unfreezing has a stage for each block.
+_KEPT_STRUCTURES, _KEPT_STAGES = 4, 32
+
+
+class Trainer:
+    """A model compiled for one kind of stage, to be fitted again and again.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled; its layers are those of the network.
+    optimizer : keras.optimizers.Optimizer
+        Built.
+    """
+
+    def __init__(self, model: Any, optimizer: Any):
+        self.model = model
+        self.optimizer = optimizer
+        self._start = [variable.numpy() for variable in optimizer.variables]
+
+    def reset(self) -> None:
+        """Bring the optimizer back to its first step."""
+        for variable, value in zip(self.optimizer.variables, self._start, strict=True):
+            variable.assign(value)
+
+
+class CompiledNetwork:
+    """A network with what was compiled for it.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Flat, with one input and one output.
+    """
+
+    def __init__(self, network: Any):
+        self.network = network
+        self.lock = threading.Lock()
+        self._variables = _state(network)
+        self._trainers: OrderedDict[Hashable, Trainer] = OrderedDict()
+        self._forward: Any = None
+
+    def trainer(self, key: Hashable | None, make: Callable[[], Trainer]) -> Trainer:
+        """Return the trainer of a kind of stage, made on first use, its optimizer at its start.
+
+        Parameters
+        ----------
+        key : hashable or None
+            All that is traced; None: nothing tells, so it is made anew.
+        make : callable
+            Without arguments.
+        """
+        if key is None:
+            return make()
+        if key not in self._trainers:
+            self._trainers[key] = make()
+        self._trainers.move_to_end(key)
+        while len(self._trainers) > _KEPT_STAGES:
+            self._trainers.popitem(last=False)
+        self._trainers[key].reset()
+        return self._trainers[key]
+
+    def forward(self, model: Any, inputs: Any) -> dict[str, Any]:
+        """Run a model of this structure, in inference.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The network itself, or another of its structure.
+        inputs : tensor of shape (batch, ...)
+
+        Returns
+        -------
+        dict of str to tensor
+            ``"outputs"``, and ``"logits"`` where the head has some.
+        """
+        if self._forward is None:
+            self._forward = self._trace()
+        return self._forward([variable.value for variable in _state(model)], inputs)
+
+    def _trace(self) -> Any:
+        import keras
+        import tensorflow as tf
+
+        network = self.network
+        whole, dtype = network, "float32"
+        if is_graph(network):  # the outputs of a Sequential have no name in the singular
+            heads = {"outputs": network.outputs[0]}
+            if any(layer.name == LOGITS for layer in network.layers):
+                heads["logits"] = network.get_layer(LOGITS).output
+            whole, dtype = keras.Model(network.inputs[0], heads), network.inputs[0].dtype
+
+        has_gpu = bool(
+            tf.config.list_physical_devices("GPU")
+        )  # XLA on a CPU is 5 to 15 times slower
+
+        @tf.function(jit_compile=has_gpu, reduce_retracing=True)
+        def run(values: list[Any], inputs: Any) -> dict[str, Any]:
+            # The weights are an argument, so that one trace serves all models of the structure.
+            tensors = [tf.convert_to_tensor(value) for value in values]
+            state = zip(self._variables, tensors, strict=True)
+            with keras.StatelessScope(state_mapping=list(state)):
+                answers = whole(tf.cast(inputs, dtype), training=False)
+            return answers if isinstance(answers, dict) else {"outputs": answers}
+
+        return run
+
+
+def copy_state(source: Any, target: Any) -> None:
+    """Copy weights and the states of random generators to a model of the same structure."""
+    for variable, value in zip(_state(target), _state(source), strict=True):
+        variable.assign(value)
+
+
+def forward_for(model: Any) -> CompiledNetwork:
+    """Return what runs a model in inference: shared where its structure tells all about it."""
+    key = _structure(model)
+    return CompiledNetwork(model) if key is None else _shared(key, model)
+
+
+@contextlib.contextmanager
+def borrow(model: Any) -> Iterator[CompiledNetwork]:
+    """Give a network that holds the model's weights; what trains there is put into the model.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Flat. If the context is left by an exception, it stays as it was.
+
+    Yields
+    ------
+    CompiledNetwork
+        Shared by all models of the structure, or the model's own where another thread is using
+        that, or where layers that are not Keras's own make the structure say too little.
+    """
+    key = _structure(model)
+    shared = None if key is None else _shared(key, model)
+    if shared is None or not shared.lock.acquire(blocking=False):
+        yield CompiledNetwork(model)
+        return
+    try:
+        copy_state(model, shared.network)
+        yield shared
+        copy_state(shared.network, model)
+    finally:
+        shared.lock.release()
+
+
+_pool: OrderedDict[str, CompiledNetwork] = OrderedDict()
+_pool_lock = threading.Lock()
+
+
+def _shared(key: str, model: Any) -> CompiledNetwork:
+    import keras
+
+    with _pool_lock:
+        if key not in _pool:
+            # A network of its own, since the model belongs to the user.
+            _pool[key] = CompiledNetwork(keras.Model.from_config(model.get_config()))
+            copy_state(model, _pool[key].network)
+            _finalize(_pool[key].network)
+        _pool.move_to_end(key)
+        while len(_pool) > _KEPT_STRUCTURES:
+            _pool.popitem(last=False)
+        return _pool[key]
+
+
+def _structure(model: Any) -> str | None:
+    """Return a key that models of one structure share; None if it would not tell all."""
+    config = model.get_config()
+    if not _is_kerass_own(config):
+        return None
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):
+            # A Normalization computes with constants that it derived from its weights.
+            for weight in layer.get_weights():
+                digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _is_kerass_own(config: Any) -> bool:
+    """Say whether every object in a configuration is Keras's.
+
+    A class or function of the user's can be defined anew under its name, and do something else.
+    """
+    if isinstance(config, dict):
+        module = config.get("module", "keras") if "class_name" in config else "keras"
+        return str(module).split(".")[0] == "keras" and all(map(_is_kerass_own, config.values()))
+    if isinstance(config, (list, tuple)):
+        return all(map(_is_kerass_own, config))
+    return config is None or isinstance(config, (bool, int, float, str))
+
+
+def _finalize(network: Any) -> None:
+    for layer in network.layers:
+        for inner in leaf_layers(layer):
+            if hasattr(inner, "finalize_state"):
+                inner.finalize_state()
+
+
+def _state(model: Any) -> list[Any]:
+    """List the variables of a flat model's layers; not what compiling added to it."""
+    return [variable for layer in model.layers for variable in layer.variables]
