@@ -65,8 +65,8 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     ----------
     model_ : keras.Model
         The trained model: plain, flat, functional, layers named ``block.layer``.
-    classes_ : numpy.ndarray of shape (n_classes,), or list of such arrays
-        A list, with one array of 0 and 1 for each label, after a fit on an indicator matrix.
+    classes_ : numpy.ndarray of shape (n_classes,) or (n_labels, 2)
+        After a fit on an indicator matrix 0 and 1 for each label.
     backbone_ : Backbone
     stages_ : list of StageRecord
         What trained in each stage, and why it ended.
@@ -195,8 +195,9 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         """Labels in the order of the outputs."""
         check_is_fitted(self, "model_")
         if isinstance(self._targets, LabelTargets):
-            # As scikit-learn's scorers know several outputs by.
-            return [np.arange(2) for _ in range(self._targets.n_labels)]
+            # A row for each label: what tells scikit-learn's scorers and cross_val_predict that
+            # there are several outputs, also where these are two.
+            return np.tile(np.arange(2), (self._targets.n_labels, 1))
         return self._targets.classes
 
     def predict_proba(self, X: Any) -> np.ndarray:

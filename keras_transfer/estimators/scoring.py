@@ -113,7 +113,9 @@ def _views(targets: ClassTargets | LabelTargets | NumberTargets) -> tuple[Any, A
     if isinstance(targets, LabelTargets):
         columns = targets.n_labels
         return (
-            lambda outputs: _Probabilities([np.arange(2)] * columns, outputs, targets.decode),
+            lambda outputs: _Probabilities(
+                np.tile(np.arange(2), (columns, 1)), outputs, targets.decode
+            ),
             lambda truth: truth.astype(int),
             (np.tile([[0], [1]], columns), np.full((2, columns), 0.4)),
             f"an indicator matrix of {columns} labels",

@@ -263,7 +263,9 @@ def _count_columns(y: Any) -> int | None:
 
 def _as_indicators(y: Any) -> np.ndarray:
     y = y.toarray() if is_sparse(y) else np.asarray(y)
-    if y.ndim != 2 or y.shape[0] == 0:
+    if len(y) == 0:
+        raise DataError("y: expected at least one row. Received: none.")
+    if y.ndim != 2:
         raise DataError(
             f"y: expected an indicator matrix of shape (n, n_labels), as in fit. Received: shape "
             f"{y.shape}."
