@@ -103,7 +103,8 @@ def _copy(leaf: Leaf) -> Any:
         raise InvalidTypeError(
             f"backbone: expected layers that Keras can build anew from their configuration. "
             f"Received {leaf.path!r} ({type(leaf.operation).__name__}), which it cannot: {error}. "
-            f"Give your own layers get_config; replace Lambda layers by keras.ops or a layer."
+            f"Give your own layers get_config, register your own functions with "
+            f"@keras.saving.register_keras_serializable(), replace Lambda layers by keras.ops."
         ) from error
     copy.name = leaf.name  # operations that are not layers do not keep a name in their config
     return copy

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +116,9 @@ def load(
         Keras layers of one's own, and functions that parameters held, by name.
 
     trusted : bool, default=False
-        Whether the file may hold code, such as that of Lambda layers, and name modules to import.
-        Only for a file from someone whom you would let run programs.
+        Whether to import the modules that the file names for layers and functions of the user's,
+        and to let Keras run code that it holds (Lambda layers). Only for a file from someone whom
+        you would let run programs.
 
     Returns
     -------
@@ -153,10 +156,12 @@ def load(
                 ) as arrays:
                     weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
                 attachments[digest] = ModelSource.from_parts(config, weights)
-            parameters = from_plain(description["parameters"], attachments, functions)
-            fitted = from_plain(description["fitted"], attachments, functions)
             target = Path(folder) / _MODEL
             target.write_bytes(archive.read(_MODEL))
+            if trusted:
+                functions = {**_import_named(description, target), **functions}
+            parameters = from_plain(description["parameters"], attachments, functions)
+            fitted = from_plain(description["fitted"], attachments, functions)
             model = keras.saving.load_model(
                 target, custom_objects=functions, compile=False, safe_mode=not trusted
             )
@@ -176,6 +181,33 @@ def load(
             f"read ({type(error).__name__}: {error}). Is it whole? A layer of your own goes into "
             f"custom_objects."
         ) from error
+
+
+def _import_named(description: Any, model: Path) -> dict[str, Any]:
+    """Import what a trusted file names: functions among the parameters, and layers of the model."""
+    with zipfile.ZipFile(model) as archive:
+        config = json.loads(archive.read("config.json"))
+    found: dict[str, Any] = {}
+    for name, module in {*_named(description), *_named(config)}:
+        if module.partition(".")[0] in ("", "builtins", "keras", "keras_transfer"):
+            continue
+        # What is not there is reported where it is missed.
+        with contextlib.suppress(ImportError, AttributeError):
+            found[name] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _named(value: Any) -> Iterator[tuple[str, str]]:
+    """List the (name, module) pairs of functions and classes in JSON of ours or of Keras's."""
+    if isinstance(value, dict):
+        if "$function" in value:
+            yield tuple(value["$function"])
+        if isinstance(value.get("module"), str) and isinstance(value.get("class_name"), str):
+            yield value["class_name"], value["module"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _named(item)
 
 
 def _check_description(description: Any, path: str | os.PathLike[str]) -> None:

@@ -46,16 +46,24 @@ Attachments = dict[str, ModelSource]
 
 @dataclasses.dataclass(frozen=True)
 class MissingFunction:
-    """Stands for a function that a file names, since a file cannot hold code."""
+    """Stands for a function that a file names, since a file cannot hold code.
+
+    Attributes
+    ----------
+    name, module : str
+        Where it was when the file was written.
+    """
 
     name: str
+    module: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Say how to bring the function back."""
         raise FileFormatError(
             f"{self.name!r}: expected the function that the saved estimator was made with. A file "
             f"holds no code, so it was not loaded. Pass it: "
-            f"load(path, custom_objects={{{self.name!r}: function}})."
+            f"load(path, custom_objects={{{self.name!r}: function}}), or trusted=True where "
+            f"{self.module or 'its module'!r} can be imported."
         )
 
 
@@ -108,10 +116,20 @@ def to_plain(value: Any, attachments: Attachments) -> Any:
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {"$value": [type(value).__name__, to_plain(fields, attachments)]}
     if isinstance(value, MissingFunction):
-        return {"$function": value.name}
-    if callable(value):
-        return {"$function": getattr(value, "__name__", type(value).__name__)}
+        return {"$function": [value.name, value.module]}
+    if callable(value) or _is_callback(value):
+        # Of a callback its class, which is a function that makes one.
+        name = getattr(value, "__name__", type(value).__name__)
+        return {"$function": [name, getattr(value, "__module__", None) or ""]}
     raise _cannot_write(value)
+
+
+def _is_callback(value: Any) -> bool:
+    """Say whether a value is a Keras callback, without importing Keras for it."""
+    return any(
+        base.__name__ == "Callback" and base.__module__.startswith("keras.")
+        for base in type(value).__mro__
+    )
 
 
 def _cannot_write(value: Any) -> InvalidTypeError:
@@ -186,7 +204,8 @@ def from_plain(value: Any, attachments: Attachments, functions: Mapping[str, Any
     if tag == "$value" and content[0] in _DATACLASSES:
         return _DATACLASSES[content[0]](**back(content[1]))
     if tag == "$function":
-        return functions.get(content, MissingFunction(content))
+        name, module = content
+        return functions.get(name, MissingFunction(name, module))
     raise FileFormatError(
         f"expected what this version of keras_transfer writes. Received: {tag!r} with "
         f"{str(content)[:60]!r}."

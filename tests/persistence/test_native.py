@@ -311,7 +311,7 @@ def test_the_bare_model_goes_on_training_where_it_was(kind, fitted, folder):
 
 def test_without_its_function_a_loaded_estimator_predicts_but_does_not_fit(folder):
     loaded = load(folder / "features.keras_transfer")
-    assert loaded.backbone == MissingFunction("dense")
+    assert loaded.backbone == MissingFunction("dense", "tiny")
     assert loaded.score(VECTORS, LABELS["features"]) > 0.5
     before = loaded.predict_proba(VECTORS)
     for estimator in (loaded, clone(loaded)):
@@ -349,6 +349,75 @@ def test_a_layer_of_ones_own_is_passed_on_loading(tmp_path):
         load(path)
     loaded = load(path, custom_objects={"Doubled": Doubled})
     np.testing.assert_array_equal(loaded.predict_proba(VECTORS), clf.predict_proba(VECTORS))
+
+
+MODULE = """
+    import keras
+
+    class Tripled(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs * 3
+
+    @keras.saving.register_keras_serializable("mine")
+    def square(x):
+        return x * x
+
+    def network(shape):
+        layers = [Tripled(), keras.layers.Dense(4, activation=square, name="low")]
+        return keras.Sequential([keras.Input(shape), *layers])
+"""
+TRUSTING = """
+    import sys
+    import numpy as np
+    import keras_transfer
+
+    path, out = sys.argv[1:]
+    X = np.load(out + "/X.npy")
+    try:
+        keras_transfer.load(path)
+    except keras_transfer.errors.FileFormatError:
+        assert "users_module" not in sys.modules, "a file that is not trusted was obeyed"
+    clf = keras_transfer.load(path, trusted=True)
+    np.save(out + "/answers.npy", clf.predict_proba(X))
+    clf.fit(X, X[:, 0] > 0)
+"""
+
+
+def test_a_trusted_file_brings_its_modules(tmp_path, monkeypatch):
+    """Importing is code of whoever wrote the file: only where the user says so."""
+    (tmp_path / "users_module.py").write_text(textwrap.dedent(MODULE))
+    monkeypatch.syspath_prepend(tmp_path)
+    import users_module
+
+    clf = TransferClassifier(users_module.network, StructureTransfer(epochs=1), random_state=0)
+    clf.fit(VECTORS, ANSWERS).save(tmp_path / "own")
+    np.save(tmp_path / "X.npy", VECTORS)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(keras_transfer.__file__).parents[1]}",
+    }
+    arguments = [tmp_path / "own", tmp_path]
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(TRUSTING), *map(str, arguments)],
+        check=True,
+        env=environment,
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), clf.predict_proba(VECTORS))
+
+
+def test_an_estimator_with_callbacks_is_saved(tmp_path):
+    clf = TransferClassifier(
+        tiny.dense,
+        StructureTransfer(epochs=3),
+        callbacks=[keras.callbacks.EarlyStopping("loss", patience=2)],
+        random_state=0,
+    )
+    clf.fit(VECTORS, ANSWERS).save(tmp_path / "saved")
+    again = load(tmp_path / "saved", custom_objects={"dense": tiny.dense})
+    np.testing.assert_array_equal(again.predict_proba(VECTORS), clf.predict_proba(VECTORS))
+    with pytest.raises(FileFormatError, match="EarlyStopping"):
+        again.fit(VECTORS, ANSWERS)
+    again.set_params(callbacks=None).fit(VECTORS, ANSWERS)
 
 
 def test_a_model_that_holds_a_layer_of_ones_own():

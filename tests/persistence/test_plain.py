@@ -9,6 +9,7 @@ import math
 import pathlib
 import types
 
+import keras
 import numpy as np
 import pytest
 import tiny
@@ -255,9 +256,9 @@ def two_layers(input_shape):
 
 
 def test_a_function_is_its_name():
-    assert through_json(two_layers) == MissingFunction("two_layers")
+    assert through_json(two_layers) == MissingFunction("two_layers", __name__)
     assert through_json([two_layers], two_layers=two_layers) == [two_layers]
-    assert through_json(two_layers, other=len) == MissingFunction("two_layers")
+    assert through_json(two_layers, other=len) == MissingFunction("two_layers", __name__)
 
 
 def test_calling_a_function_that_is_missing_says_how_to_bring_it_back():
@@ -285,15 +286,24 @@ def test_a_missing_function_is_written_as_the_function_was():
     ids=["lambda", "partial", "function", "class"],
 )
 def test_names_of_functions(function, name):
-    assert through_json(function) == MissingFunction(name)
+    missing = through_json(function)
+    assert (missing.name, missing.module) == (name, function.__module__)
     assert through_json(function, **{name: function}) is function
+
+
+def test_a_callback_is_the_name_of_its_class():
+    given = [keras.callbacks.EarlyStopping("loss", patience=2)]
+    missing = through_json(given)
+    assert missing[0].name == "EarlyStopping"
+    back = through_json(given, EarlyStopping=keras.callbacks.EarlyStopping)
+    assert back == [keras.callbacks.EarlyStopping]  # a factory, with the class's own settings
 
 
 def test_a_function_inside_a_recipe_and_a_stage():
     recipe = through_json(StructureTransfer(optimizer=two_layers), two_layers=two_layers)
     assert recipe.optimizer is two_layers
     stage = through_json(dataclasses.replace(STAGE, optimizer=two_layers))
-    assert stage.optimizer == MissingFunction("two_layers")
+    assert stage.optimizer == MissingFunction("two_layers", __name__)
 
 
 # === Backbones ===
