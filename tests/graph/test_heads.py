@@ -1,0 +1,101 @@
+"""Heads: what each kind of task ends in."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from keras_transfer import get_backbone
+from keras_transfer.backbones.partition import read_blocks
+from keras_transfer.errors import InvalidParameterError, UnknownNameError
+from keras_transfer.graph.build import build_model
+from keras_transfer.graph.heads import TASKS, Head, read_task, set_units, trained_output
+
+X = tiny.vectors()[0].astype("float32")
+
+
+def build(task, outputs=3, **options):
+    return build_model(get_backbone(tiny.dense), Head(task, outputs, **options), input_shape=(5,))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_layers_and_outputs(task):
+    model = build(task)
+    assert model.output_shape == (None, 3)
+    assert model.output.dtype == "float32"
+    assert read_task(model) == task
+    assert [block.name for block in read_blocks(model)] == ["low", "high", "head"]
+    outputs = model(X).numpy()
+    if task == "multiclass":
+        np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
+    if task == "multilabel":
+        assert ((outputs > 0) & (outputs < 1)).all()
+        logits = keras.Model(model.input, model.get_layer("head.logits").output)(X).numpy()
+        np.testing.assert_allclose(outputs, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_read_from_a_reloaded_model(task, tmp_path):
+    model = build(task)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert read_task(again) == task
+    np.testing.assert_array_equal(again(X), model(X))
+
+
+def test_units():
+    model = build("regression", 2)
+    standardised = keras.Model(model.input, trained_output(model))(X).numpy()
+    np.testing.assert_array_equal(model(X), standardised)  # until the units are known
+    set_units(model, [10.0, -3.0], [2.0, 500.0])
+    expected = standardised * [2.0, 500.0] + [10.0, -3.0]
+    np.testing.assert_allclose(model(X), expected, rtol=1e-6)
+    assert not any("units" in weight.path for weight in model.trainable_weights)
+
+
+def test_what_is_trained_of_a_classifier_is_its_output():
+    for task in ("multiclass", "multilabel"):
+        model = build(task)
+        assert trained_output(model) is model.output
+
+
+def test_dropout_is_before_the_last_linear_layer():
+    for task in TASKS:
+        names = [layer.name for layer in build(task, dropout=0.5).layers]
+        assert names.index("head.dropout") == names.index("high.high") + 1
+        assert not any("dropout" in layer.name for layer in build(task).layers)
+
+
+def test_in_half_precision_the_head_stays_in_float32():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        models = [build(task) for task in TASKS]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for model in models:
+        assert model.output.dtype == "float32"
+        assert model.layers[-1].compute_dtype == "float32"
+
+
+def test_a_foreign_model_has_no_task():
+    assert read_task(tiny.dense((3,))) is None
+
+
+def test_no_head_ends_in_features():
+    model = build_model(get_backbone(tiny.dense), None, input_shape=(5,))
+    assert model.output_shape == (None, 8)
+    assert read_task(model) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs"),
+    [("multiclass", 1), ("multilabel", 0), ("regression", 0), ("regression", 1.0)],
+)
+def test_refuses_a_number_of_outputs(task, outputs):
+    with pytest.raises(InvalidParameterError, match=rf"{TASKS[task].outputs}, an int of at least"):
+        Head(task, outputs)
+
+
+def test_refuses_a_task():
+    with pytest.raises(UnknownNameError, match="Did you mean 'multilabel'"):
+        Head("multilable", 3)
