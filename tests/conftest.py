@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before SciPy is imported: scikit-learn's check of array API input skips silently without it.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import sys
 from pathlib import Path

@@ -12,7 +12,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_code_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
@@ -20,6 +20,8 @@ def test_code_blocks_run_in_order(tmp_path, monkeypatch):
     labels, data, test = names["labels"], names["data"], names["test"]
     clf = names["keras_transfer"].load("emoji.keras_transfer")
     assert clf.score(data.images[test], labels[test]) > 0.4  # chance is a sixth
+    assert names["search"].score(data.images[test], labels[test]) > 0.4
+    assert names["model"].score(data.images[test], names["brightness"][test]) > 0.3
 
 
 def test_the_two_commands_are_there():

@@ -14,10 +14,11 @@ from keras_transfer import (
 )
 
 RECIPE = ParameterTransfer(epochs=20, learning_rate=1e-2)
+BACKBONE = get_backbone(tiny.dense)  # a bare function shows its address, in names of tests too
 ESTIMATORS = [
-    TransferClassifier(tiny.dense, RECIPE),
-    TransferRegressor(tiny.dense, RECIPE),
-    TransferEncoder(tiny.dense),
+    TransferClassifier(BACKBONE, RECIPE),
+    TransferRegressor(BACKBONE, RECIPE),
+    TransferEncoder(BACKBONE),
 ]
 # What scikit-learn lists for its own SGDClassifier, SGDRegressor and (sgd) MLPs: a row of weight 2
 # stands in one mini-batch once, a row that is there twice comes in two, in another order. Rows of

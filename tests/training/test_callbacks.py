@@ -40,7 +40,10 @@ def test_refuses_what_holds_a_model():
         fresh_callbacks([used])
 
 
-@pytest.mark.parametrize("given", [3, "EarlyStopping", Notes(), [3], [lambda: 3], ["x"]], ids=str)
+BAD = [3, "EarlyStopping", Notes(), [3], [lambda: 3], ["x"]]
+
+
+@pytest.mark.parametrize("given", BAD, ids=range(len(BAD)))
 def test_refuses(given):
     with pytest.raises(InvalidTypeError, match="callbacks: expected"):
         fresh_callbacks(given)
