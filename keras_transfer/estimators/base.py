@@ -94,15 +94,34 @@ class BaseTransfer(BaseEstimator):
         if isinstance(reader, PictureInput):
             return {"pixel_range_": reader.pixel_range}
         scratch = copy.copy(self)  # a fit that fails later leaves no trace
-        _check_columns(scratch, X, reset=True)
+        validate_data(scratch, X, reset=True, skip_check_array=True)
         names = ("n_features_in_", "feature_names_in_")
         return {name: getattr(scratch, name) for name in names if hasattr(scratch, name)}
+
+    def _check_columns(
+        self, X: Any, reader: PictureInput | FeatureInput, columns: Mapping[str, Any]
+    ) -> None:
+        """Make sure that X has the columns of the training data, in scikit-learn's words.
+
+        Raises
+        ------
+        DataError
+        """
+        if isinstance(reader, PictureInput):
+            return
+        scratch = copy.copy(self)
+        for name in ("n_features_in_", "feature_names_in_"):
+            scratch.__dict__.pop(name, None)
+        scratch.__dict__.update(columns)
+        try:
+            validate_data(scratch, X, reset=False, skip_check_array=True)
+        except ValueError as error:
+            raise DataError(str(error)) from error
 
     def _prepare(self, X: Any) -> np.ndarray:
         """Bring X to the model's input, checked against what fit saw."""
         prepared = self._reader.prepare(X)
-        if isinstance(self._reader, FeatureInput):
-            _check_columns(self, X, reset=False)
+        self._check_columns(X, self._reader, vars(self))
         return prepared
 
     # === The fitted model ===
@@ -146,13 +165,6 @@ class BaseTransfer(BaseEstimator):
         from keras_transfer.persistence.native import save
 
         save(self, path, overwrite=overwrite)
-
-
-def _check_columns(estimator: Any, X: Any, *, reset: bool) -> None:
-    try:
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
-    except ValueError as error:
-        raise DataError(str(error)) from error
 
 
 def check_lengths(X: Any, y: Any, what: str = "y") -> None:

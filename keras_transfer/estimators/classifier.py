@@ -122,65 +122,27 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         random_state: Any = None,
         verbose: Any = "auto",
     ):
-        self.backbone = backbone
-        self.recipe = recipe
-        self.readout = readout
-        self.modality = modality
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.validation = validation
-        self.scoring = scoring
-        self.target_score = target_score
-        self.time_budget = time_budget
+        super().__init__(
+            backbone,
+            recipe,
+            readout=readout,
+            modality=modality,
+            image_size=image_size,
+            batch_size=batch_size,
+            validation=validation,
+            scoring=scoring,
+            target_score=target_score,
+            time_budget=time_budget,
+            callbacks=callbacks,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.class_weight = class_weight
-        self.callbacks = callbacks
-        self.random_state = random_state
-        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        groups: Any = None,
-        validation_data: Any = None,
-    ) -> TransferClassifier:
-        """Transfer to the task that X and y show.
-
-        Parameters
-        ----------
-        X : array of shape (n, h, w), (n, h, w, c) or (n, n_features)
-            Pictures, grey, RGB or RGBA, of 0..1, -1..1, 0..255 or 0..65535; or features.
-        y : array-like of shape (n,) or (n, n_labels)
-            Labels of any hashable kind; or an indicator matrix of 0 and 1, of which every column
-            is learned.
-        sample_weight : array-like of shape (n,), optional
-            How much each example counts. A row of weight 0 is as if it were not there.
-        groups : array-like of shape (n,), optional
-            Examples of one group (a voice, a patient) stay on one side of the validation split.
-        validation_data : (X, y) or (X, y, sample_weight), optional
-            Held-out data; then none is split off.
-
-        Returns
-        -------
-        TransferClassifier
-            Itself. If fitting fails, an earlier fit stays usable.
-
-        Raises
-        ------
-        DataError
-            If X, y or sample_weight cannot be used.
-        InvalidParameterError
-            If a parameter cannot.
-        """
-        self._fit(X, y, sample_weight, groups, validation_data)
-        return self
 
     def _read_targets(self, y: Any, weights: np.ndarray | None) -> ClassTargets | LabelTargets:
         return class_or_label_targets(y)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -87,7 +87,7 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-    def fit(self, X: Any, y: Any = None) -> TransferEncoder:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Build the model for X; nothing trains.
 
         Parameters

@@ -87,80 +87,10 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
     True
     """
 
-    def __init__(
-        self,
-        backbone: Any = "EfficientNetLite0",
-        recipe: Any = "composite",
-        *,
-        readout: Any = "last",
-        modality: str | None = None,
-        image_size: Any = None,
-        batch_size: int = 32,
-        validation: Any = "auto",
-        scoring: Any = None,
-        target_score: float | None = None,
-        time_budget: float | None = None,
-        callbacks: Any = None,
-        random_state: Any = None,
-        verbose: Any = "auto",
-    ):
-        self.backbone = backbone
-        self.recipe = recipe
-        self.readout = readout
-        self.modality = modality
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.validation = validation
-        self.scoring = scoring
-        self.target_score = target_score
-        self.time_budget = time_budget
-        self.callbacks = callbacks
-        self.random_state = random_state
-        self.verbose = verbose
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        groups: Any = None,
-        validation_data: Any = None,
-    ) -> TransferRegressor:
-        """Transfer to the task that X and y show.
-
-        Parameters
-        ----------
-        X : array of shape (n, h, w), (n, h, w, c) or (n, n_features)
-            Pictures, grey, RGB or RGBA, of 0..1, -1..1, 0..255 or 0..65535; or features.
-        y : array-like of shape (n,) or (n, n_outputs)
-            Numbers, in any units.
-        sample_weight : array-like of shape (n,), optional
-            How much each example counts. A row of weight 0 is as if it were not there.
-        groups : array-like of shape (n,), optional
-            Examples of one group (a voice, a patient) stay on one side of the validation split.
-        validation_data : (X, y) or (X, y, sample_weight), optional
-            Held-out data; then none is split off.
-
-        Returns
-        -------
-        TransferRegressor
-            Itself. If fitting fails, an earlier fit stays usable.
-
-        Raises
-        ------
-        DataError
-            If X, y or sample_weight cannot be used.
-        InvalidParameterError
-            If a parameter cannot.
-        """
-        self._fit(X, y, sample_weight, groups, validation_data)
-        return self
 
     def _read_targets(self, y: Any, weights: np.ndarray | None) -> NumberTargets:
         return NumberTargets.from_data(y, weights)

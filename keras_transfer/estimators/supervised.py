@@ -6,7 +6,7 @@ import abc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state
@@ -77,7 +77,38 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
     }
     _private_state = (*BaseTransfer._private_state, "_targets")
 
-    def set_params(self, **params: Any) -> SupervisedTransfer:
+    def __init__(
+        self,
+        backbone: Any = "EfficientNetLite0",
+        recipe: Any = "composite",
+        *,
+        readout: Any = "last",
+        modality: str | None = None,
+        image_size: Any = None,
+        batch_size: int = 32,
+        validation: Any = "auto",
+        scoring: Any = None,
+        target_score: float | None = None,
+        time_budget: float | None = None,
+        callbacks: Any = None,
+        random_state: Any = None,
+        verbose: Any = "auto",
+    ):
+        self.backbone = backbone
+        self.recipe = recipe
+        self.readout = readout
+        self.modality = modality
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.validation = validation
+        self.scoring = scoring
+        self.target_score = target_score
+        self.time_budget = time_budget
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def set_params(self, **params: Any) -> Self:
         """Set parameters, those of the recipe as ``recipe__name``.
 
         Parameters
@@ -86,7 +117,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
 
         Returns
         -------
-        SupervisedTransfer
+        Self
             Itself.
 
         Raises
@@ -120,8 +151,43 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         super()._check_parameters()
         as_recipe(self.recipe).check()
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, validation_data: Any) -> None:
-        """Build and train; the fitted attributes are set once all went well."""
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        groups: Any = None,
+        validation_data: Any = None,
+    ) -> Self:
+        """Transfer to the task that X and y show.
+
+        Parameters
+        ----------
+        X : array of shape (n, h, w), (n, h, w, c) or (n, n_features)
+            Pictures, grey, RGB or RGBA, of 0..1, -1..1, 0..255 or 0..65535; or features.
+        y : array-like of shape (n,) or (n, n_outputs)
+            For a classifier labels of any hashable kind, or an indicator matrix of 0 and 1, of
+            which every column is learned. For a regressor numbers, in any units.
+        sample_weight : array-like of shape (n,), optional
+            How much each example counts. A row of weight 0 is as if it were not there.
+        groups : array-like of shape (n,), optional
+            Examples of one group (a voice, a patient) stay on one side of the validation split.
+        validation_data : (X, y) or (X, y, sample_weight), optional
+            Held-out data; then none is split off.
+
+        Returns
+        -------
+        Self
+            Itself. If fitting fails, an earlier fit stays usable.
+
+        Raises
+        ------
+        DataError
+            If X, y or sample_weight cannot be used.
+        InvalidParameterError
+            If a parameter cannot.
+        """
         started = time.monotonic()
         self._check_parameters()
         callbacks = fresh_callbacks(self.callbacks)
@@ -150,7 +216,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         columns = self._columns(X, reader)
         counted = np.ones(len(encoded)) if weights is None else weights
         examples = Examples(reader.prepare(X), encoded, counted)
-        held = self._held_out(validation_data, reader, targets)
+        held = self._held_out(validation_data, reader, targets, columns)
 
         # One stream of random numbers: whoever draws, draws in this order.
         random_state = check_random_state(self.random_state)
@@ -230,6 +296,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 **columns,
             }
         )
+        return self
 
     def _check_target_score(self, validation_data: Any) -> None:
         if self.target_score is not None and self.validation is None and validation_data is None:
@@ -244,6 +311,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         validation_data: Any,
         reader: Any,
         targets: ClassTargets | LabelTargets | NumberTargets,
+        columns: Mapping[str, Any],
     ) -> Examples | None:
         """Prepare the validation data that the user gave."""
         if validation_data is None:
@@ -256,11 +324,10 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         X, y, *rest = validation_data
         check_lengths(X, y, "validation_data")
         inputs, encoded = reader.prepare(X), targets.encode(y)
-        if inputs.shape[1:] != reader.shape:
-            raise DataError(
-                f"validation_data: expected {reader.shape[0]} features, as in X. Received: "
-                f"{inputs.shape[1]}. Pass the same columns."
-            )
+        try:
+            self._check_columns(X, reader, columns)
+        except DataError as error:
+            raise DataError(f"validation_data: {error}") from error
         weights = check_sample_weight(rest[0] if rest else None, len(inputs))
         return Examples(inputs, encoded, np.ones(len(inputs)) if weights is None else weights)
 

@@ -184,7 +184,8 @@ def _shared(key: str, model: Any) -> CompiledNetwork:
             # A network of its own, since the model belongs to the user.
             _pool[key] = CompiledNetwork(keras.Model.from_config(model.get_config()))
             copy_state(model, _pool[key].network)
-            _finalize(_pool[key].network)
+            for layer in _deriving(_pool[key].network):
+                layer.finalize_state()
         _pool.move_to_end(key)
         while len(_pool) > _KEPT_STRUCTURES:
             _pool.popitem(last=False)
@@ -197,12 +198,16 @@ def _structure(model: Any) -> str | None:
     if not _is_kerass_own(config):
         return None
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for layer in model.layers:
-        if hasattr(layer, "finalize_state"):
-            # A Normalization computes with constants that it derived from its weights.
-            for weight in layer.get_weights():
-                digest.update(np.ascontiguousarray(weight).tobytes())
+    for layer in _deriving(model):
+        for weight in layer.get_weights():
+            digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()
+
+
+def _deriving(model: Any) -> list[Any]:
+    """List the layers that compute with constants derived from their weights: Normalization."""
+    inside = [inner for layer in model.layers for inner in leaf_layers(layer)]
+    return [layer for layer in inside if hasattr(layer, "finalize_state")]
 
 
 def _is_kerass_own(config: Any) -> bool:
@@ -216,13 +221,6 @@ def _is_kerass_own(config: Any) -> bool:
     if isinstance(config, (list, tuple)):
         return all(map(_is_kerass_own, config))
     return config is None or isinstance(config, (bool, int, float, str))
-
-
-def _finalize(network: Any) -> None:
-    for layer in network.layers:
-        for inner in leaf_layers(layer):
-            if hasattr(inner, "finalize_state"):
-                inner.finalize_state()
 
 
 def _state(model: Any) -> list[Any]:

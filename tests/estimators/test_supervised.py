@@ -312,7 +312,12 @@ MISTAKES = {
     "a callback alone": ({"callbacks": Notes}, {}, InvalidParameterError, "a list of callbacks"),
     "no callback": ({"callbacks": [3]}, {}, InvalidTypeError, "callbacks: expected Keras"),
     "four parts": ({}, {"validation_data": (X, Y, None, 1)}, InvalidTypeError, "expected a pair"),
-    "other columns": ({}, {"validation_data": (X[:, :3], Y)}, DataError, "expected 5 features"),
+    "other columns": (
+        {},
+        {"validation_data": (X[:, :3], Y)},
+        DataError,
+        "validation_data: X has 3 ",
+    ),
 }
 
 
@@ -359,5 +364,7 @@ def test_columns_by_name():
         clf.predict(table[list("edcba")])
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         clf.predict(X)
+    with pytest.raises(DataError, match=r"validation_data: The feature names should match"):
+        clf.fit(table, Y, validation_data=(table[list("edcba")], Y))
     clf.fit(X, Y)
     assert not hasattr(clf, "feature_names_in_")
