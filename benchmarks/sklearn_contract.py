@@ -6,7 +6,7 @@ One list of scenarios, run against all three; each is written once, against an a
 the peer's estimators as its documentation does, with the same two layers and the same epochs. A
 cell is "yes", "no" with what went wrong, or "not run". Two of scikit-learn's rules are measured as
 a whole: its own checks (about 120 for a classifier and a regressor), and the memory that one small
-model after the other costs, beside bare Keras. `--quick` runs every 20th check, for keras_transfer
+model after the other costs, beside bare Keras. `--quick` runs every 30th check, for keras_transfer
 alone, no memory, and of the peers nothing that starts processes.
 
 Prints a table in Markdown, and exits with 1 if a cell of keras_transfer is not "yes". scikeras
@@ -1151,7 +1151,7 @@ def main():
     if arguments.quick:
         rows.pop("memory", None)
         if arguments.peer in (None, OURS) and "own_checks" in scenarios:
-            scenarios["own_checks"] = functools.partial(own_checks, every=20)
+            scenarios["own_checks"] = functools.partial(own_checks, every=30)
         elif arguments.peer not in (None, OURS):
             scenarios.update((key, not_in_quick) for key in QUICK_OURS_ONLY & scenarios.keys())
     if arguments.cells:

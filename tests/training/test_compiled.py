@@ -232,6 +232,22 @@ def test_few_structures_are_kept():
     assert len(compiled._pool) == compiled._KEPT_STRUCTURES
 
 
+def test_clearing_the_session_does_not_matter():
+    """As users of Keras do between fits, for the sake of memory."""
+    one, two = make(dropout=0.3), make(dropout=0.3)
+    expected = train(one).history["loss"]
+    inference = Inference(one)
+    before = inference.on_array(X, 8)
+    keras.utils.clear_session(free_memory=True)
+    np.testing.assert_array_equal(inference.on_array(X, 8), before)
+    assert train(two).history["loss"] == expected
+    assert_same(one, two)
+    keras.utils.clear_session()
+    three = make(dropout=0.3)
+    assert train(three).history["loss"] == expected
+    assert_same(three, two)
+
+
 def test_copy_state_takes_the_random_generators_along():
     source, target = make(0, dropout=0.5), make(1, dropout=0.5)
     copy_state(source, target)
