@@ -192,7 +192,7 @@ def get_backbone(
     own = {key: value for key, value in given.items() if value is not None}
     if isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".keras")):
         source = _read_model(os.fspath(source))
-    if hasattr(source, "get_params") and not isinstance(source, type):
+    if hasattr(source, "get_params"):
         name = name or getattr(getattr(source, "backbone_", None), "name", None)
         source = _fitted_model(source)
     if isinstance(source, (str, Backbone)):

@@ -178,10 +178,10 @@ def check_lengths(X: Any, y: Any, what: str = "y") -> None:
     for name, value in (("X", X), (what, y)):
         counts.append(count_rows(value))
         if counts[-1] < 0:
-            is_missing = f" The fit requires {name} to be passed, but the target {name} is None."
+            hint = " A fit requires y to be passed, but the target y is None."
             raise DataError(
                 f"{name}: expected a list or array, one entry for each example. Received: "
-                f"{value!r}.{is_missing if value is None else ''}"
+                f"{value!r}.{hint if name == 'y' and value is None else ''}"
             )
     if counts[0] != counts[1]:
         raise DataError(  # scikit-learn's words, and which of the two it is

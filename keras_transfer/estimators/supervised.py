@@ -339,9 +339,9 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         factors = self._class_weights(targets, examples.targets, examples.weights)
         weights = examples.weights * (1.0 if factors is None else factors)
         mean = weights.mean()
-        if not np.isfinite(mean) or mean <= 0:
+        if mean <= 0:
             raise InvalidParameterError(
-                f"class_weight: expected finite weights of at least 0, not all 0. Received: "
+                f"class_weight: expected a class in y whose weight is above 0. Received: "
                 f"{getattr(self, 'class_weight', None)!r}."
             )
         return (weights / mean).astype(np.float32)

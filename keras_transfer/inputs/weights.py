@@ -13,8 +13,11 @@ from sklearn.utils.validation import _check_sample_weight
 
 from keras_transfer.errors import DataError, InvalidParameterError
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets
+from keras_transfer.parameters import number
 
 __all__ = ["check_sample_weight", "class_weights"]
+
+_WEIGHT = number(0)
 
 
 def check_sample_weight(sample_weight: Any, n_examples: int) -> np.ndarray | None:
@@ -99,6 +102,10 @@ def class_weights(
             raise InvalidParameterError(
                 f"class_weight: expected classes of y, {targets.classes.tolist()}. Received: "
                 f"{label!r}."
+            )
+        if not _WEIGHT.allows(weight):
+            raise InvalidParameterError(
+                f"class_weight[{label!r}]: expected {_WEIGHT.expected}. Received: {weight!r}."
             )
         factors[index[label]] = weight
     return factors[encoded]

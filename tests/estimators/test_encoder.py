@@ -108,6 +108,8 @@ def test_a_fitted_estimator_as_backbone_keeps_its_blocks():
     clf = TransferClassifier(BACKBONE, random_state=0, recipe=ParameterTransfer(epochs=1))
     with pytest.raises(TypeError, match="Fit it first"):
         get_backbone(clf)
+    with pytest.raises(TypeError, match="Fit it first"):
+        get_backbone(TransferClassifier)
     backbone = get_backbone(clf.fit(X, Y))
     assert [block.name for block in backbone.list_blocks()] == ["conv0", "conv1", "conv2"]
     assert backbone.name == "cnn"

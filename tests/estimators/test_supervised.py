@@ -307,7 +307,7 @@ MISTAKES = {
         {"class_weight": {"no": 0, "yes": 0}},
         {},
         InvalidParameterError,
-        "not all 0",
+        "whose weight is above 0",
     ),
     "a callback alone": ({"callbacks": Notes}, {}, InvalidParameterError, "a list of callbacks"),
     "no callback": ({"callbacks": [3]}, {}, InvalidTypeError, "callbacks: expected Keras"),

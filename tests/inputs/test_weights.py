@@ -79,6 +79,9 @@ def test_labels():
     [
         ({"z": 1}, r"expected classes of y, \['a', 'b', 'c'\]\. Received: 'z'"),
         ([{"a": 1}], "belongs to an indicator matrix"),
+        ({"a": -1, "b": 5}, r"class_weight\['a'\]: expected a number of at least 0. Received: -1"),
+        ({"b": "heavy"}, r"class_weight\['b'\]: .* Received: 'heavy'"),
+        ({"b": float("nan")}, "Received: nan"),
     ],
 )
 def test_refuses_class_weights(given, message):
