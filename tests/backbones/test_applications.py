@@ -11,27 +11,103 @@ import tiny
 
 from keras_transfer import get_backbone
 from keras_transfer.backbones.applications import FAMILIES
-from keras_transfer.backbones.partition import read_blocks
+from keras_transfer.backbones.partition import partition, read_blocks
 from keras_transfer.errors import FileFormatError, InvalidParameterError, WeightsNotFoundError
 from keras_transfer.graph.heads import LOGITS
 
 SIZE = 64
+# Name -> first and last block, number of blocks.
 FIRST_AND_LAST = {
-    "MobileNetV2": ("stem", "top", 18),
-    "ResNet50V2": ("stem", "top", 18),
-    "EfficientNetB0": ("stem", "top", 18),
-    "DenseNet121": ("stem", "conv5", 5),
-    "VGG16": ("block1", "block5", 5),
     "ConvNeXtTiny": ("stem", "stage_3_block_2", 19),
+    "ConvNeXtSmall": ("stem", "stage_3_block_2", 37),
+    "ConvNeXtBase": ("stem", "stage_3_block_2", 37),
+    "ConvNeXtLarge": ("stem", "stage_3_block_2", 37),
+    "ConvNeXtXLarge": ("stem", "stage_3_block_2", 37),
+    "DenseNet121": ("stem", "conv5", 5),
+    "DenseNet169": ("stem", "conv5", 5),
+    "DenseNet201": ("stem", "conv5", 5),
+    "EfficientNetB0": ("stem", "top", 18),
+    "EfficientNetB1": ("stem", "top", 25),
+    "EfficientNetB2": ("stem", "top", 25),
+    "EfficientNetB3": ("stem", "top", 28),
+    "EfficientNetB4": ("stem", "top", 34),
+    "EfficientNetB5": ("stem", "top", 41),
+    "EfficientNetB6": ("stem", "top", 47),
+    "EfficientNetB7": ("stem", "top", 57),
+    "EfficientNetV2B0": ("stem", "top", 23),
+    "EfficientNetV2B1": ("stem", "top", 29),
+    "EfficientNetV2B2": ("stem", "top", 30),
+    "EfficientNetV2B3": ("stem", "top", 34),
+    "EfficientNetV2S": ("stem", "top", 42),
+    "EfficientNetV2M": ("stem", "top", 59),
+    "EfficientNetV2L": ("stem", "top", 81),
+    "InceptionResNetV2": ("mixed_5b", "top", 44),
+    "InceptionV3": ("mixed0", "mixed10", 11),
+    "MobileNet": ("stem", "block_13", 14),
+    "MobileNetV2": ("stem", "top", 18),
+    "MobileNetV3Large": ("stem", "top", 17),
+    "MobileNetV3Small": ("stem", "top", 13),
+    "NASNetLarge": ("stem", "cell_18", 23),
+    "NASNetMobile": ("stem", "cell_12", 17),
+    "ResNet50": ("stem", "conv5_block3", 17),
+    "ResNet101": ("stem", "conv5_block3", 34),
+    "ResNet152": ("stem", "conv5_block3", 51),
+    "ResNet50V2": ("stem", "top", 18),
+    "ResNet101V2": ("stem", "top", 35),
+    "ResNet152V2": ("stem", "top", 52),
+    "VGG16": ("block1", "block5", 5),
+    "VGG19": ("block1", "block5", 5),
+    "Xception": ("block1", "block14", 14),
 }
+# One of each kind is built whole, with a head, and compared with the family's own; of its larger
+# sisters, which the same patterns describe, only the blocks are read.
+EVERY_DAY = [
+    *("ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "MobileNet", "MobileNetV2"),
+    *("MobileNetV3Small", "ResNet50V2", "VGG16"),
+]
+WHOLE = [
+    *EVERY_DAY,
+    *("EfficientNetV2B0", "InceptionResNetV2", "InceptionV3", "NASNetMobile", "ResNet50"),
+    "Xception",
+]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+def slow(names, except_for=()):
+    """Mark what takes long: building a network of hundreds of layers."""
+    return [
+        name if name in except_for else pytest.param(name, marks=pytest.mark.slow) for name in names
+    ]
+
+
+def test_every_network_of_keras_has_a_row():
+    builders = {
+        name
+        for name in dir(keras.applications)
+        if name[0].isupper() and callable(getattr(keras.applications, name))
+    }
+    assert set(FAMILIES) == builders == set(FIRST_AND_LAST)
+
+
+@pytest.mark.parametrize("name", slow([name for name in FAMILIES if name not in WHOLE]))
+def test_blocks(name):
+    backbone = get_backbone(name, weights=None)
+    size = max(SIZE, backbone.min_size)
+    own = backbone.load((size, size, 3))
+    leaves = partition(own, backbone.blocks)
+    names = list(dict.fromkeys(leaf.block for leaf in leaves))
+    assert (names[0], names[-1], len(names)) == FIRST_AND_LAST[name]
+    held = sum(getattr(leaf.operation, "count_params", int)() for leaf in leaves)
+    assert held == own.count_params()
+    assert own.output_shape[-1] == FAMILIES[name].features
+
+
+@pytest.mark.parametrize("name", slow(WHOLE, except_for=EVERY_DAY))
 def test_family(name):
     family = FAMILIES[name]
+    size = max(SIZE, family.min_size)
     backbone = get_backbone(name, weights=None)
     keras.utils.set_random_seed(0)
-    model = tiny.classifier(backbone, 4, input_shape=(SIZE, SIZE, 3))
+    model = tiny.classifier(backbone, 4, input_shape=(size, size, 3))
     blocks = read_blocks(model)
 
     # Blocks partition the weights.
@@ -43,27 +119,38 @@ def test_family(name):
 
     # Same weights, own preprocessing: the family's own features.
     keras.utils.set_random_seed(0)
-    own = backbone.load((SIZE, SIZE, 3))
+    own = backbone.load((size, size, 3))
     preprocess = importlib.import_module(f"keras.applications.{family.module}").preprocess_input
-    pixels = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
     expected = own(preprocess(pixels.copy())).numpy().mean(axis=(1, 2))
     features = keras.Model(model.input, model.get_layer(LOGITS).input)(pixels).numpy()
     assert features.shape == (2, family.features)
     np.testing.assert_allclose(features, expected, atol=1e-5 * abs(expected).max())
 
 
-def test_layer_names_are_the_same_in_another_process():
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ResNet50V2", "ConvNeXtTiny"),
+        pytest.param(
+            ("InceptionV3", "InceptionResNetV2", "Xception", "NASNetMobile", "MobileNetV3Small"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["every day", "numbered"],
+)
+def test_layer_names_are_the_same_in_another_process(names):
     code = (
         "import keras; from keras_transfer import get_backbone\n"
         "[keras.layers.MaxPooling2D() for _ in range(3)]\n"
-        "for name in ('ResNet50V2', 'ConvNeXtTiny'):\n"
-        "    for b in get_backbone(name, weights=None).list_blocks((64, 64, 3)): print(*b.layers)"
+        f"for name in {names}:\n"
+        "    for b in get_backbone(name, weights=None).list_blocks((80, 80, 3)): print(*b.layers)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     here = [
         " ".join(block.layers)
-        for name in ("ResNet50V2", "ConvNeXtTiny")
-        for block in get_backbone(name, weights=None).list_blocks((64, 64, 3))
+        for name in names
+        for block in get_backbone(name, weights=None).list_blocks((80, 80, 3))
     ]
     assert done.stdout.splitlines() == here
 
@@ -93,11 +180,16 @@ def test_says_what_to_do_without_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 
     def unreachable(*args, **kwargs):
-        raise Exception("URL fetch failure on https://...: None -- no route")
+        raise Exception("URL fetch failure on https://somewhere/mobile_net.h5: None -- no route")
 
     monkeypatch.setattr("keras.src.applications.mobilenet_v2.file_utils.get_file", unreachable)
-    with pytest.raises(WeightsNotFoundError, match=r"weights='file\.weights\.h5', weights=None"):
+    with pytest.raises(WeightsNotFoundError) as caught:
         get_backbone("MobileNetV2").load((96, 96, 3))
+    # Which file, where to, and what else.
+    assert f"https://somewhere/mobile_net.h5 elsewhere and put it into {tmp_path}" in str(
+        caught.value
+    )
+    assert "weights='file.weights.h5', weights=None" in str(caught.value)
 
 
 def test_refuses_pictures_that_are_too_small():
