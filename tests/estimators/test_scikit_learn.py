@@ -39,7 +39,9 @@ def test_check(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(("estimator", "at_least"), zip(ESTIMATORS, (60, 55, 45), strict=True))
+@pytest.mark.parametrize(
+    ("estimator", "at_least"), list(zip(ESTIMATORS, (60, 55, 45), strict=True))
+)
 def test_how_many_checks_run(estimator, at_least):
     """Tags that say too little would leave checks out without a word."""
     assert len(list(estimator_checks_generator(estimator))) >= at_least
