@@ -12,12 +12,11 @@ from sklearn.base import BaseEstimator
 
 from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
-from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.graph.augmentation import AUGMENTATIONS, augmentation_names, build_augmentation
 from keras_transfer.graph.build import build_model
 from keras_transfer.graph.heads import Head, read_task, set_units
 from keras_transfer.graph.readout import Readout, as_readout
-from keras_transfer.inputs.targets import find_units
 from keras_transfer.parameters import (
     NONE,
     Constraint,
@@ -29,16 +28,20 @@ from keras_transfer.parameters import (
     satisfying,
     sequence_of,
 )
-from keras_transfer.training.compiled import CompiledNetwork
 from keras_transfer.training.defaults import stage_defaults
 from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
-from keras_transfer.training.inference import Inference
 from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain_rate
+from keras_transfer.training.own_data import (
+    check_outputs,
+    measure_dataset,
+    read_units,
+    standardise,
+)
 from keras_transfer.training.progress import open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import RunResult, run_stages
 from keras_transfer.training.stage import BATCH_NORM_POLICIES, Stage
-from keras_transfer.training.validation import Validation, check_targets
+from keras_transfer.training.validation import Validation
 
 __all__ = ["BLOCKS", "Recipe", "select_blocks"]
 
@@ -259,16 +262,16 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"{task!r}. Leave it out."
             )
         task = own_task or task or "multiclass"
-        first, n_batches = _measure("dataset", dataset, task)
+        first, n_batches = measure_dataset("dataset", dataset, task)
         if validation_data is not None:
-            _measure("validation_data", validation_data, task)
-        _check_outputs(model, first[0], task)
+            measure_dataset("validation_data", validation_data, task)
+        check_outputs(model, first[0], task)
         mean, scale = np.zeros(1), np.ones(1)
         if own_task == "regression":
-            mean, scale = _units(dataset)
+            mean, scale = read_units(dataset)
             set_units(model, mean, scale)
         if task == "regression":
-            dataset = dataset.map(lambda x, y, *w: (x, _standardise(y, mean, scale), *w))
+            dataset = dataset.map(lambda x, y, *w: (x, standardise(y, mean, scale), *w))
         if pretrained is None:
             pretrained = not has_fresh_batch_norm(model)
         batch_size = int(first[0].shape[0])
@@ -394,60 +397,3 @@ def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]
         if name not in names:
             raise UnknownNameError("train_blocks: block", name, names, "the model")
     return tuple(name for name in names if name in set(train_blocks))
-
-
-def _measure(name: str, dataset: Any, task: str) -> tuple[tuple[Any, ...], int]:
-    """Return the first batch of a dataset, checked, and the number of batches."""
-    import tensorflow as tf
-
-    if not isinstance(dataset, tf.data.Dataset):
-        raise InvalidTypeError(
-            f"{name}: expected a tf.data.Dataset of batches (inputs, targets). Received: "
-            f"{type(dataset).__name__}. For arrays use an estimator, or "
-            f"tf.data.Dataset.from_tensor_slices((X, y)).batch(32)."
-        )
-    n_batches = int(dataset.cardinality())
-    if n_batches == tf.data.INFINITE_CARDINALITY:
-        raise InvalidParameterError(
-            f"{name}: expected a finite one. Received: an infinite one. Leave repeat() out."
-        )
-    if n_batches == tf.data.UNKNOWN_CARDINALITY:
-        n_batches = sum(1 for _ in dataset)
-    first = next(iter(dataset), None)
-    if first is None or not isinstance(first, tuple) or len(first) < 2:
-        raise InvalidParameterError(
-            f"{name}: expected batches of (inputs, targets). Received: {dataset.element_spec}."
-        )
-    check_targets(task, first[1])
-    return first, n_batches
-
-
-def _check_outputs(model: Any, inputs: Any, task: str) -> None:
-    """Make sure that a model answers with probabilities: of logits the loss would be nonsense."""
-    if task == "regression":
-        return
-    outputs = Inference(model, CompiledNetwork(model))(inputs)
-    is_probable = outputs.ndim == 2 and outputs.min() >= 0 and outputs.max() <= 1 + 1e-2
-    if task == "multiclass":
-        is_probable = is_probable and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
-    if not is_probable:
-        is_multiclass = task == "multiclass"
-        raise InvalidParameterError(
-            f"model: expected one that ends in probabilities"
-            f"{', rows that sum to 1' if is_multiclass else ''}. Received: "
-            f"{model.name!r}, whose first row is {np.round(outputs.reshape(-1)[:4], 3).tolist()}. "
-            f"End it with keras.layers.Activation({'softmax' if is_multiclass else 'sigmoid'!r})."
-        )
-
-
-def _units(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each number, in one pass over the targets."""
-    batches = [check_targets("regression", batch[1]) for batch in dataset]
-    return find_units(np.concatenate(batches))
-
-
-def _standardise(targets: Any, mean: np.ndarray, scale: np.ndarray) -> Any:
-    import tensorflow as tf
-
-    numbers = tf.reshape(tf.cast(targets, "float32"), (tf.shape(targets)[0], -1))
-    return (numbers - mean.astype("float32")) / scale.astype("float32")
