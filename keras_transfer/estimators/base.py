@@ -99,9 +99,14 @@ class BaseTransfer(BaseEstimator):
         return {name: getattr(scratch, name) for name in names if hasattr(scratch, name)}
 
     def _check_columns(
-        self, X: Any, reader: PictureInput | FeatureInput, columns: Mapping[str, Any]
+        self,
+        X: Any,
+        reader: PictureInput | FeatureInput,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
         """Make sure that X has the columns of the training data, in scikit-learn's words.
+
+        While fitting, these are ``columns``; afterwards the estimator knows them.
 
         Raises
         ------
@@ -109,19 +114,21 @@ class BaseTransfer(BaseEstimator):
         """
         if isinstance(reader, PictureInput):
             return
-        scratch = copy.copy(self)
-        for name in ("n_features_in_", "feature_names_in_"):
-            scratch.__dict__.pop(name, None)
-        scratch.__dict__.update(columns)
+        known = self
+        if columns is not None:
+            known = copy.copy(self)
+            for name in ("n_features_in_", "feature_names_in_"):
+                known.__dict__.pop(name, None)
+            known.__dict__.update(columns)
         try:
-            validate_data(scratch, X, reset=False, skip_check_array=True)
+            validate_data(known, X, reset=False, skip_check_array=True)
         except ValueError as error:
             raise DataError(str(error)) from error
 
     def _prepare(self, X: Any) -> np.ndarray:
         """Bring X to the model's input, checked against what fit saw."""
         prepared = self._reader.prepare(X)
-        self._check_columns(X, self._reader, vars(self))
+        self._check_columns(X, self._reader)
         return prepared
 
     # === The fitted model ===
