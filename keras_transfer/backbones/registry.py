@@ -17,16 +17,15 @@ from keras_transfer.backbones.backbone import (
     ModelSource,
 )
 from keras_transfer.backbones.efficientnet_lite import efficientnet_lite0_backbone
-from keras_transfer.backbones.partition import HEAD, BlockPatterns, read_leaves
+from keras_transfer.backbones.old_head import without_old_head
+from keras_transfer.backbones.partition import BlockPatterns
 from keras_transfer.backbones.preprocessing import Preprocessing, as_preprocessing
-from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
     InvalidTypeError,
     UnknownNameError,
     WeightsNotFoundError,
-    warn,
 )
 
 __all__ = [
@@ -154,11 +153,11 @@ def get_backbone(
     ----------
     source : str, Backbone, keras.Model, fitted estimator or callable
         A registered name (see `list_backbones`), the path of a ``.keras`` file, a model or fitted
-        estimator of ours, whose weights are copied as they stand and whose head is left out, or
-        ``(input_shape) -> keras.Model``.
+        estimator of ours, whose weights are copied as they stand, or ``(input_shape) ->
+        keras.Model``, which is taken whole. See the Notes for the old head of a model.
     weights : str, path or None, optional
         For a registered name: the published weights (``"imagenet"``, the default), the path of a
-        Keras weights file, or None for random ones.
+        Keras weights file, saved with the network's old head or without, or None for random ones.
     input_shape : sequence of int, optional
         Fix the input shape, without the batch.
     blocks : mapping of str to str, optional
@@ -181,12 +180,35 @@ def get_backbone(
         If no backbone has that name.
     InvalidTypeError
         If ``source`` is none of the above.
+    InvalidParameterError
+        If an option does not belong to ``source``, or a model is nothing but a head.
+
+    Notes
+    -----
+    A model that ends in a classifier loses its old head; ``left_out`` of the backbone names the
+    layers. Of a model for pictures the old head is the global pooling or flattening behind the last
+    feature map, with all that follows it; of any other the last Dense layer, with its activation. A
+    classifier ends in softmax or sigmoid, or in a Dense layer of logits behind a pooling. All other
+    models stay whole, such as one that ends in pooled features or in a Dense layer with relu, and
+    so do subclassed models, which do not show their inside. To read all of a model, pass a function
+    that returns it.
 
     Examples
     --------
     >>> from keras_transfer import get_backbone
     >>> get_backbone("EfficientNetLite0")
     Backbone(name='EfficientNetLite0', modality='picture', weights='imagenet', input_shape=None)
+
+    >>> import keras
+    >>> layers = keras.layers
+    >>> classifier = keras.Sequential(
+    ...     [keras.Input((32, 32, 3)), layers.Conv2D(8, 3, name="low"),
+    ...      layers.GlobalAveragePooling2D(name="pool"), layers.Dense(5, "softmax", name="top")])
+    >>> backbone = get_backbone(classifier)
+    >>> backbone.left_out
+    ('pool', 'top')
+    >>> [block.name for block in backbone.list_blocks()]
+    ['low']
     """
     given = {"blocks": blocks, "preprocessing": preprocessing, "modality": modality, "name": name}
     own = {key: value for key, value in given.items() if value is not None}
@@ -227,17 +249,18 @@ def get_backbone(
                 f"source: expected a built keras.Model with one input. Received: {source.name!r}, "
                 f"built={source.built}. Call it once on data, or build it, first."
             )
-        _warn_of_classifier(source)
+        network, left_out = without_old_head(source)
         shape = tuple(inputs[0].shape[1:]) if inputs else (None,)
         fixed = shape if None not in shape else None
         if fixed is not None and modality is None:
             described["modality"] = "picture" if len(fixed) == 3 else "features"
         backbone = Backbone(
             name=name or source.name,
-            source=ModelSource.from_model(source),
+            source=ModelSource.from_model(network),
             weights=AS_GIVEN,
             input_shape=fixed,
             weights_from="keras.Model",
+            left_out=left_out,
             **described,
         )
         return backbone.with_shape(input_shape)
@@ -341,21 +364,6 @@ def _block_patterns(
                 f"({error})."
             ) from error
     return tuple(pairs)
-
-
-def _warn_of_classifier(model: Any) -> None:
-    """Say so if a model still has its old head: its probabilities would be the features."""
-    if not is_graph(model):
-        return
-    last = read_leaves(model)[-1].operation
-    activation = getattr(getattr(last, "activation", None), "__name__", "")
-    ours = last.name == f"{HEAD}.probabilities"  # a model of ours: its head is left out
-    if len(model.outputs[0].shape) == 2 and activation in ("softmax", "sigmoid") and not ours:
-        warn(
-            f"{model.name!r} ends in {last.name!r} with {activation}: what the new head would read "
-            f"are the probabilities of its source task. To read what comes before, pass "
-            f"keras.Model(model.input, model.layers[-2].output)."
-        )
 
 
 def _is_keras_model(value: Any) -> bool:

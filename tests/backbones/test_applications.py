@@ -79,6 +79,20 @@ def slow(names, except_for=()):
     ]
 
 
+@pytest.fixture
+def asked_for(monkeypatch):
+    """Names of the weights files that Keras asks for; none is downloaded or read."""
+    names = []
+
+    def get_file(fname, *args, **kwargs):
+        names.append(fname)
+        return fname
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
+    monkeypatch.setattr(keras.Model, "load_weights", lambda model, path: None)
+    return names
+
+
 def test_every_network_of_keras_has_a_row():
     builders = {
         name
@@ -89,23 +103,24 @@ def test_every_network_of_keras_has_a_row():
 
 
 @pytest.mark.parametrize("name", slow([name for name in FAMILIES if name not in WHOLE]))
-def test_blocks(name):
-    backbone = get_backbone(name, weights=None)
+def test_blocks(name, asked_for):
+    backbone = get_backbone(name)
     size = max(SIZE, backbone.min_size)
     own = backbone.load((size, size, 3))
     leaves = partition(own, backbone.blocks)
     names = list(dict.fromkeys(leaf.block for leaf in leaves))
     assert (names[0], names[-1], len(names)) == FIRST_AND_LAST[name]
     held = sum(getattr(leaf.operation, "count_params", int)() for leaf in leaves)
-    assert held == own.count_params()
+    assert held == own.count_params() == FAMILIES[name].parameters
     assert own.output_shape[-1] == FAMILIES[name].features
+    assert asked_for == [FAMILIES[name].weights_file]
 
 
 @pytest.mark.parametrize("name", slow(WHOLE, except_for=EVERY_DAY))
-def test_family(name):
+def test_family(name, asked_for):
     family = FAMILIES[name]
     size = max(SIZE, family.min_size)
-    backbone = get_backbone(name, weights=None)
+    backbone = get_backbone(name)
     keras.utils.set_random_seed(0)
     model = tiny.classifier(backbone, 4, input_shape=(size, size, 3))
     blocks = read_blocks(model)
@@ -116,6 +131,7 @@ def test_family(name):
     held = [w.path for b in blocks for layer in b.layers for w in model.get_layer(layer).weights]
     assert sorted(held) == sorted(w.path for w in model.weights)
     assert all(block.parameters for block in blocks)
+    assert sum(block.parameters for block in blocks[:-1]) == family.parameters
 
     # Same weights, own preprocessing: the family's own features.
     keras.utils.set_random_seed(0)
@@ -126,6 +142,7 @@ def test_family(name):
     features = keras.Model(model.input, model.get_layer(LOGITS).input)(pixels).numpy()
     assert features.shape == (2, family.features)
     np.testing.assert_allclose(features, expected, atol=1e-5 * abs(expected).max())
+    assert set(asked_for) == {family.weights_file}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +170,25 @@ def test_layer_names_are_the_same_in_another_process(names):
         for block in get_backbone(name, weights=None).list_blocks((80, 80, 3))
     ]
     assert done.stdout.splitlines() == here
+
+
+def test_licences_are_those_of_published_weights(tmp_path):
+    assert get_backbone("VGG16").licence == "CC-BY-4.0"
+    assert get_backbone("ResNet50").licence == "MIT"
+    assert get_backbone("DenseNet121").licence == "BSD-3-Clause"
+    (tmp_path / "own.weights.h5").touch()
+    for name in ("VGG16", "EfficientNetLite0"):
+        published, own, random = (
+            get_backbone(name, **options)
+            for options in ({}, {"weights": tmp_path / "own.weights.h5"}, {"weights": None})
+        )
+        assert published.licence
+        assert published.weights_from.endswith("ImageNet")
+        assert (own.licence, own.weights_from) == ("", str(tmp_path / "own.weights.h5"))
+        assert (random.licence, random.weights_from) == ("", "random")
+    for family in FAMILIES.values():
+        assert family.licence in ("Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "MIT")
+        assert family.source
 
 
 def test_weights_from_a_file(tmp_path):

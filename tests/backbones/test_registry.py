@@ -18,7 +18,6 @@ from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
     InvalidTypeError,
-    KerasTransferWarning,
     UnknownNameError,
     WeightsNotFoundError,
 )
@@ -101,12 +100,14 @@ def test_how_a_model_was_compiled_does_not_matter():
     get_backbone(model).load()
 
 
-def test_warns_of_a_head_that_is_still_on():
-    model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(9, "softmax", name="predictions")]
-    )
-    with pytest.warns(KerasTransferWarning, match=r"'predictions' with softmax.*layers\[-2\]"):
-        get_backbone(model)
+def test_a_classifier_leaves_its_old_head():
+    network = tiny.residual(SHAPE)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(network.output)
+    classifier = keras.Model(network.input, keras.layers.Dense(9, "softmax", name="top")(x))
+    backbone = get_backbone(classifier, blocks={"low": "stem", "high": "unit[01]"})
+    assert backbone.left_out == ("pool", "top")
+    assert [block.name for block in backbone.list_blocks()] == ["low", "high"]
+    assert "left_out" not in repr(backbone)
 
 
 def test_blocks_by_several_patterns():
@@ -178,6 +179,13 @@ MISTAKES = {
         lambda: get_backbone(tiny.cnn, modality="pictures"),
         UnknownNameError,
         "Did you mean 'picture'",
+    ),
+    "only a head": (
+        lambda: get_backbone(
+            keras.Sequential([keras.Input((4,)), keras.layers.Dense(9, "softmax", name="top")])
+        ),
+        InvalidParameterError,
+        "has none before 'top'",
     ),
     "a file that is none": (lambda: get_backbone("no.keras"), WeightsNotFoundError, "no.keras"),
     "another shape than fixed": (
