@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.backbones.partition import LOGITS
+from keras_transfer.backbones.partition import LOGITS, STANDARDISED
 from keras_transfer.backbones.walk import is_graph
 from keras_transfer.training.freezing import leaf_layers
 
-__all__ = ["CompiledNetwork", "Trainer", "borrow", "copy_state", "forward_for"]
+__all__ = ["CompiledNetwork", "Snapshot", "Trainer", "borrow", "copy_state", "forward_for"]
 
 # How many structures are kept, and how many stages of each: a search visits one structure after
 # the other, and gradual unfreezing has a stage for each block.
@@ -48,6 +48,30 @@ class Trainer:
         """Bring the optimizer back to its first step."""
         for variable, value in zip(self.optimizer.variables, self._start, strict=True):
             variable.assign(value)
+
+
+class Snapshot:
+    """The values of a model's variables, to compare with and to put back.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Flat; the states of its random generators are taken along.
+    """
+
+    def __init__(self, model: Any):
+        variables = {id(variable): variable for variable in (*_state(model), *model.weights)}
+        self._variables = list(variables.values())
+        self._values = {key: variable.numpy() for key, variable in variables.items()}
+
+    def differs(self, variable: Any) -> bool:
+        """Say whether a variable of the model has another value now."""
+        return not np.array_equal(variable.numpy(), self._values[id(variable)], equal_nan=True)
+
+    def restore(self) -> None:
+        """Put the values back."""
+        for variable in self._variables:
+            variable.assign(self._values[id(variable)])
 
 
 class CompiledNetwork:
@@ -86,6 +110,15 @@ class CompiledNetwork:
         self._trainers[key].reset()
         return self._trainers[key]
 
+    def forget(self, key: Hashable | None) -> None:
+        """Drop the trainer of a kind of stage: its next one is compiled anew.
+
+        Parameters
+        ----------
+        key : hashable or None
+        """
+        self._trainers.pop(key, None)
+
     def forward(self, model: Any, inputs: Any) -> dict[str, Any]:
         """Run a model of this structure, in inference.
 
@@ -98,11 +131,13 @@ class CompiledNetwork:
         Returns
         -------
         dict of str to tensor
-            ``"outputs"``, and ``"logits"`` where the head has some.
+            ``"outputs"``; of a model of ours ``"features"``, which its head reads; ``"logits"``
+            where the head has some.
         """
-        if self._forward is None:
-            self._forward = self._trace()
-        return self._forward([variable.value for variable in _state(model)], inputs)
+        run = self._forward or self._trace()
+        answers: dict[str, Any] = run([variable.value for variable in _state(model)], inputs)
+        self._forward = run  # only now: what was interrupted while it was traced is not kept
+        return answers
 
     def _trace(self) -> Any:
         import keras
@@ -112,8 +147,11 @@ class CompiledNetwork:
         whole, dtype = network, "float32"
         if is_graph(network):  # the outputs of a Sequential have no name in the singular
             heads = {"outputs": network.outputs[0]}
-            if any(layer.name == LOGITS for layer in network.layers):
-                heads["logits"] = network.get_layer(LOGITS).output
+            for layer in network.layers:
+                if layer.name in (LOGITS, STANDARDISED):
+                    heads["features"] = layer.input  # dropout lets it through in inference
+                if layer.name == LOGITS:
+                    heads["logits"] = layer.output
             whole, dtype = keras.Model(network.inputs[0], heads), network.inputs[0].dtype
 
         # XLA on a CPU is 5 to 15 times slower.

@@ -8,32 +8,52 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_transfer.training.audit import AuditRow
 from keras_transfer.training.stage import Stage
+
+if TYPE_CHECKING:  # what makes forecasts shows its progress here
+    from keras_transfer.training.forecast import StageForecast
 
 __all__ = ["Display", "Silent", "open_display"]
 
 # Columns that the figures need.
 _NARROW = 60
+# In a pipe, between two lines of one stage.
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Silent:
     """Shows nothing."""
 
+    is_shown = False
+
     def say(self, message: str) -> None:
         """Show a line."""
 
+    @contextlib.contextmanager
+    def reading(self, total: int) -> Iterator[Callable[[], None]]:
+        """Show how many of the pictures are read; gives what to call after each, in any thread."""
+        yield lambda: None
+
     def start_run(self, name: str, number: int, total: int, seconds: float | None = None) -> None:
         """Name what the next stages belong to: one of several runs, and the time it may take."""
+
+    def show_forecast(
+        self, forecasts: Sequence[StageForecast], may_stop_early: bool, seconds: float | None
+    ) -> None:
+        """Show what the stages will take, and the time they may take."""
 
     def start_stage(self, stage: Stage, rows: Sequence[AuditRow], steps: int) -> None:
         """Show what trains, then the stage's progress."""
 
     def end_step(self) -> None:
         """Move on by one batch."""
+
+    def show_stopping(self) -> None:
+        """Show that a Ctrl-C was noticed; called from the handler of its signal."""
 
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Show an epoch's figures."""
@@ -49,6 +69,8 @@ class Display(Silent):
     ----------
     console : rich.console.Console
     """
+
+    is_shown = True
 
     def __init__(self, console: Any):
         from rich.progress import BarColumn, Progress, TextColumn
@@ -79,10 +101,10 @@ class Display(Silent):
         self._stage: Stage | None = None
         self._stage_task: Any = None
         self._stage_began = 0.0
-        self._second_step_began = 0.0
+        self._second_step_began = self._last_line = 0.0
         self._steps: int | None = None
         self._steps_done = self._epochs = 0
-        self._figures = ""
+        self._figures: list[str] = []
 
     def say(self, message: str) -> None:
         """Show a line."""
@@ -90,6 +112,15 @@ class Display(Silent):
         self.progress.console.print(
             message, highlight=False, markup=False, soft_wrap=not self._is_live
         )
+
+    @contextlib.contextmanager
+    def reading(self, total: int) -> Iterator[Callable[[], None]]:
+        """Show how many of the pictures are read; gives what to call after each, in any thread."""
+        task = self._add_task("reading pictures", total)
+        try:
+            yield lambda: self.progress.advance(task)
+        finally:
+            self.progress.remove_task(task)
 
     def start_run(self, name: str, number: int, total: int, seconds: float | None = None) -> None:
         """Name what the next stages belong to: one of several runs, and the time it may take."""
@@ -101,10 +132,26 @@ class Display(Silent):
             self._run_task, description=name, completed=number - 1, epoch=f"run {number}/{total}"
         )
 
+    def show_forecast(
+        self, forecasts: Sequence[StageForecast], may_stop_early: bool, seconds: float | None
+    ) -> None:
+        """Show what the stages will take, and the time they may take."""
+        stages = [f"{each.stage} {_word_duration(each.seconds)}" for each in forecasts]
+        whole = sum(each.seconds for each in forecasts)
+        line = f"{self._run}: forecast: " if self._run else "forecast: "
+        line += ", ".join(stages)
+        if may_stop_early:
+            line += " (at most, without early stopping)"
+        # Also where the sum is not known: the budget may be what kept a stage from being timed.
+        if seconds is not None and not whole <= seconds:
+            line += f"; the time budget stops it after {_word_duration(seconds)}"
+        self.say(line)
+
     def start_stage(self, stage: Stage, rows: Sequence[AuditRow], steps: int) -> None:
         """Show what trains, then the stage's progress."""
         self._stage, self._stage_began = stage, time.monotonic()
-        self._epochs, self._steps_done, self._figures = 0, 0, ""
+        self._last_line = self._stage_began
+        self._epochs, self._steps_done, self._figures = 0, 0, []
         # A dataset of one's own may not know its length.
         self._steps = steps * stage.epochs if steps > 0 else None
         self.say(f"\n{self._name()}: what trains")
@@ -115,26 +162,53 @@ class Display(Silent):
     def end_step(self) -> None:
         """Move on by one batch."""
         self._steps_done += 1
+        # The first batch includes compilation and says nothing about the next ones.
+        if self._steps_done == 1:
+            self._second_step_began = time.monotonic()
         self._update()
+
+    def show_stopping(self) -> None:
+        """Show that a Ctrl-C was noticed; called from the handler of its signal."""
+        # Nothing is printed here: the signal may have come in the middle of a print.
+        if self._stage_task is not None:
+            self.progress.update(self._stage_task, left="stopping")
 
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Show an epoch's figures."""
         self._epochs += 1
-        self._figures = "  ".join(
+        self._figures = [
             f"{word} {logs[key]:.3f}"
             for key, word in {"loss": "loss", "val_score": "score"}.items()
             if key in logs
-        )
+        ]
         self._update()
+        self._say_epoch()
 
     def end_stage(self, reason: str) -> None:
-        """Show why the stage ended."""
-        self.progress.remove_task(self._stage_task)
+        """Show why the stage ended; if it is called again, nothing."""
+        if self._stage is None:
+            return
+        if self._stage_task is not None:
+            self.progress.remove_task(self._stage_task)
+            self._stage_task = None
         outcome = "" if reason == "epochs" else f", stopped by {reason}"
+        outcome = ", interrupted" if reason == "interrupted" else outcome
         epochs = f"{self._epochs} epoch{'s' if self._epochs != 1 else ''}"
         seconds = time.monotonic() - self._stage_began
-        figures = f"; {self._figures}" if self._figures else ""
+        figures = f"; {'  '.join(self._figures)}" if self._figures else ""
         self.say(f"{self._name()}: {epochs} in {seconds:.1f} s{outcome}{figures}")
+        self._stage = None
+
+    def _say_epoch(self) -> None:
+        """Show a plain line from time to time where no live one does."""
+        now = time.monotonic()
+        if self._is_live or self._stage is None or self._epochs == self._stage.epochs:
+            return
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            epoch = f"epoch {self._epochs}/{self._stage.epochs}"
+            parts = [epoch, *self._figures, _word_seconds(self._seconds_left())]
+            self.say(f"{self._name()}: {', '.join(parts)}")
 
     def _name(self) -> str:
         name = self._stage.name if self._stage is not None else ""
@@ -151,7 +225,7 @@ class Display(Silent):
             self._stage_task,
             completed=self._steps_done,
             epoch=f"epoch {min(self._epochs + 1, epochs)}/{epochs}",
-            figures=self._figures,
+            figures="  ".join(self._figures),
             left=_word_seconds(self._seconds_left()),
         )
 
@@ -159,9 +233,6 @@ class Display(Silent):
         """Estimate the rest of the stage, and of the run where that ends before."""
         now = time.monotonic()
         of_run = max(0.0, self._run_ends - now)
-        # The first batch includes compilation and says nothing about the next ones.
-        if self._steps_done == 1:
-            self._second_step_began = now
         if self._steps is None or self._steps_done < 2:
             return of_run
         pace = (now - self._second_step_began) / (self._steps_done - 1)
@@ -213,6 +284,18 @@ def _word_seconds(seconds: float) -> str:
     minutes, seconds = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+
+
+def _word_duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "not known"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class _Uncut:

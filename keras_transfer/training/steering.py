@@ -2,19 +2,103 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from keras_transfer.errors import DivergedError
 from keras_transfer.graph.heads import METRIC
+from keras_transfer.training.compiled import CompiledNetwork
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.validation import Validation
 
-__all__ = ["Steering", "make_watch"]
+__all__ = ["Interrupts", "Steering", "make_watch", "stoppable_inference"]
+
+
+class Interrupts:
+    """Keeps a Ctrl-C until training is where it can stop: within a batch.
+
+    A KeyboardInterrupt at any line of TensorFlow's can leave that unusable: while a step is traced,
+    it may come out as another error, and every later call run in a graph that is half built.
+
+    Parameters
+    ----------
+    notify : callable, optional
+        Called when the first one comes, inside the signal's handler.
+
+    Attributes
+    ----------
+    came : bool
+        Whether one came.
+    is_clean : bool
+        Whether the KeyboardInterrupt, if there was one, is from `check`.
+    """
+
+    def __init__(self, notify: Callable[[], None] = lambda: None):
+        self.came = self.is_clean = False
+        self._notify = notify
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Take Ctrl-C inside the context; the second one raises KeyboardInterrupt at once.
+
+        Where another handler than Python's own is in place, or outside the main thread, which none
+        reaches, nothing is changed.
+        """
+        own = signal.default_int_handler
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGINT) is not own
+        ):
+            yield
+            return
+        signal.signal(signal.SIGINT, self._take)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, own)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C came."""
+        if self.came:
+            self.is_clean = True
+            raise KeyboardInterrupt
+
+    def _take(self, number: int, frame: Any) -> None:
+        if self.came:
+            self.is_clean = False
+            signal.default_int_handler(number, frame)
+        self.came = True
+        self._notify()
+
+
+def stoppable_inference(compiled: CompiledNetwork, interrupts: Interrupts) -> Inference:
+    """Return the inference of what trains, which a Ctrl-C stops between two batches."""
+
+    class Stoppable(Inference):
+        def __call__(self, inputs: Any, what: str = "outputs") -> np.ndarray:
+            interrupts.check()
+            return super().__call__(inputs, what)
+
+    return Stoppable(compiled.network, compiled)
+
+
+@dataclass(frozen=True)
+class _Best:
+    """One value, not three: a second Ctrl-C between assignments would mix two epochs."""
+
+    score: float = math.nan
+    loss: float = math.inf
+    weights: list[Any] | None = None
 
 
 @dataclass
@@ -30,9 +114,9 @@ class Steering:
     validation : Validation or None
     target_score, deadline : float or None
         As for `run_stages`.
-    best_score, best_loss : float
-        Of the weights that are kept.
-    best_weights : list of numpy.ndarray or None
+    interrupts : Interrupts
+    epochs : list of dict of str to object
+        The figures of each epoch, all stages in one.
     reason : str
         Why nothing more is to be trained, if so.
     validation_seconds : float
@@ -44,11 +128,39 @@ class Steering:
     validation: Validation | None
     target_score: float | None
     deadline: float | None
-    best_score: float = math.nan
-    best_loss: float = math.inf
-    best_weights: list[Any] | None = None
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
     reason: str = ""
     validation_seconds: float = 0.0
+    _best: _Best = field(default=_Best(), init=False)
+    _has_moved: bool = field(default=False, init=False)
+
+    @property
+    def best_score(self) -> float:
+        """Validation score of the best weights so far; of the last ones if it does not steer."""
+        return self._best.score
+
+    @property
+    def best_loss(self) -> float:
+        """Validation loss of the same weights."""
+        return self._best.loss
+
+    @property
+    def kept_score(self) -> float:
+        """Validation score of the weights as `end_stage` leaves them; NaN if not measured."""
+        return math.nan if self._best.weights is None and self._has_moved else self._best.score
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The epochs, as columns."""
+        columns = self.epochs[0] if self.epochs else ("stage", "epoch")
+        return {column: [epoch[column] for epoch in self.epochs] for column in columns}
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether a stage can end before its last epoch, time budgets apart."""
+        steers = self.validation is not None and self.validation.steers
+        return steers or self.target_score is not None
 
     def is_over(self, first_batch_seconds: float) -> bool:
         """Say whether later stages are to be skipped: nothing is left to reach, or no time.
@@ -69,6 +181,10 @@ class Steering:
                 self.validation(self.inference)
                 self.validation_seconds = time.monotonic() - started
 
+    def end_step(self) -> None:
+        """Note that the weights have moved since they were scored."""
+        self._has_moved = True
+
     def score(self) -> dict[str, float]:
         """Validate, and keep the weights if they are the best so far."""
         if self.validation is None or self.inference is None:
@@ -79,42 +195,39 @@ class Steering:
         # A metric can be undefined, as the area under a curve for a class that is not there.
         rank, best = _rank(score, loss), _rank(self.best_score, self.best_loss)
         if not self.validation.steers:
-            self.best_score, self.best_loss = score, loss
-        elif self.best_weights is None or rank > best:
+            self._best = _Best(score, loss)
+        elif self._best.weights is None or rank > best:
             # Across stages: a stage that does harm ends with the weights that it started from.
-            self.best_score, self.best_loss = score, loss
-            self.best_weights = self.network.get_weights()
+            self._best = _Best(score, loss, self.network.get_weights())
+        self._has_moved = False
         if self.target_score is not None and score >= self.target_score:
             self.reason = "target score"
         return {"val_loss": loss, "val_score": score}
 
     def end_stage(self) -> None:
         """Put the best weights back."""
-        if self.best_weights is not None:
-            self.network.set_weights(self.best_weights)
+        if self._best.weights is not None:
+            self.network.set_weights(self._best.weights)
 
 
 def _rank(score: float, loss: float) -> tuple[float, float]:
     return (-math.inf if math.isnan(score) else score, -loss)
 
 
-def make_watch(
-    stage: Stage, steering: Steering, display: Silent, history: dict[str, list[Any]]
-) -> Any:
+def make_watch(stage: Stage, steering: Steering, display: Silent) -> Any:
     """Make the Keras callback that steers one stage.
 
     Parameters
     ----------
     stage : Stage
     steering : Steering
-    display : Silent or Display
-    history : dict of str to list
         Takes up the stage's epochs.
+    display : Silent or Display
 
     Returns
     -------
     keras.callbacks.Callback
-        With ``reason``, ``epochs`` and ``first_batch_seconds``.
+        With ``reason``, ``epochs``, ``steps`` and ``first_batch_seconds``.
     """
     import keras
 
@@ -124,24 +237,35 @@ def make_watch(
         def __init__(self) -> None:
             super().__init__()
             self.reason = ""
-            self.epochs = 0
+            self.steps = 0
             self.first_batch_seconds = 0.0
+            self._epochs_before = len(steering.epochs)
             self._since_best = 0
             self._best = (steering.best_score, -steering.best_loss)
             self._lowest_loss = math.inf
             self._epoch_began = self._batch_began = 0.0
             self._batch_seconds: list[float] = []
 
+        @property
+        def epochs(self) -> int:
+            """How many ended."""
+            return len(steering.epochs) - self._epochs_before
+
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self._epoch_began = time.monotonic()
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            steering.interrupts.check()
             self._batch_began = time.monotonic()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if not self.steps:  # one that came while it was compiled: nothing is learned yet
+                steering.interrupts.check()
             now = time.monotonic()
             self._batch_seconds.append(now - self._batch_began)
             self.first_batch_seconds = self._batch_seconds[0]
+            steering.end_step()
+            self.steps += 1
             display.end_step()
             if not math.isfinite(logs["loss"]):
                 raise DivergedError(
@@ -155,12 +279,13 @@ def make_watch(
             ):
                 self.reason = steering.reason = "time budget"
                 self.model.stop_training = True
+            steering.interrupts.check()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.epochs += 1
+            steering.interrupts.check()  # from another callback, after the last batch
             figures: dict[str, Any] = {
                 "stage": stage.name,
-                "epoch": len(history.get("epoch", [])) + 1,
+                "epoch": len(steering.epochs) + 1,
                 "loss": float(logs["loss"]),
                 **{key: float(value) for key, value in logs.items() if key == METRIC},
                 "learning_rate": max(stage.learning_rates.values()),
@@ -169,8 +294,7 @@ def make_watch(
             # For the callbacks of the user's, which Keras calls after this one.
             logs.update({key: figures[key] for key in ("val_loss", "val_score") if key in figures})
             figures["seconds"] = time.monotonic() - self._epoch_began
-            for column, value in figures.items():
-                history.setdefault(column, []).append(value)
+            steering.epochs.append(figures)
             display.end_epoch(figures)
             self._decide(figures.get("val_loss", math.nan))
 

@@ -11,7 +11,7 @@ from keras_transfer import Stage, get_backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.training import compiled
 from keras_transfer.training.batches import shuffled_batches
-from keras_transfer.training.compiled import borrow, copy_state, forward_for
+from keras_transfer.training.compiled import Snapshot, borrow, copy_state, forward_for
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import run_stages
@@ -115,7 +115,7 @@ def test_one_forward_pass_for_all_and_no_mixing_of_weights():
     expected = [model.predict(X, verbose=0) for model in models]
     for _ in range(2):
         for inference, answer in zip(asked, expected, strict=True):
-            np.testing.assert_allclose(inference.on_array(X, 8), answer, atol=1e-6)
+            np.testing.assert_allclose(inference.on_inputs(X, 8), answer, atol=1e-6)
     assert len(compiled._pool) == 1
     (network,) = compiled._pool.values()
     assert network._forward.experimental_get_tracing_count() == 1
@@ -148,7 +148,7 @@ def test_constants_that_weights_do_not_show_are_part_of_the_structure():
     for scale in (1.0, 50.0):
         model = tiny.classifier(get_backbone(normalised(scale)), 2)
         expected = model.predict(V, verbose=0)
-        np.testing.assert_allclose(Inference(model).on_array(V, 8), expected, atol=1e-6)
+        np.testing.assert_allclose(Inference(model).on_inputs(V, 8), expected, atol=1e-6)
         keys.append(compiled._structure(model))
     assert keys[0] != keys[1]
 
@@ -173,7 +173,7 @@ def test_layers_of_the_users_own_are_not_shared():
         assert compiled._structure(model) is None
         assert forward_for(model).network is model
         expected = model.predict(V, verbose=0)
-        np.testing.assert_allclose(Inference(model).on_array(V, 8), expected, atol=1e-6)
+        np.testing.assert_allclose(Inference(model).on_inputs(V, 8), expected, atol=1e-6)
 
 
 def test_a_function_of_the_users_own_is_not_shared():
@@ -237,9 +237,9 @@ def test_clearing_the_session_does_not_matter():
     one, two = make(dropout=0.3), make(dropout=0.3)
     expected = train(one).history["loss"]
     inference = Inference(one)
-    before = inference.on_array(X, 8)
+    before = inference.on_inputs(X, 8)
     keras.utils.clear_session(free_memory=True)
-    np.testing.assert_array_equal(inference.on_array(X, 8), before)
+    np.testing.assert_array_equal(inference.on_inputs(X, 8), before)
     assert train(two).history["loss"] == expected
     assert_same(one, two)
     keras.utils.clear_session()
@@ -257,3 +257,31 @@ def test_copy_state_takes_the_random_generators_along():
     ]
     assert states[0] == states[1]
     assert any("seed" in v.path for layer in source.layers for v in layer.variables)
+
+
+def test_a_snapshot_notices_and_undoes_changes():
+    model, same = make(dropout=0.5), make(dropout=0.5)
+    snapshot = Snapshot(model)
+    kernel = model.get_layer("head.logits").kernel
+    variance = model.get_layer("unit1_conv.unit1_bn").moving_variance
+    seed = next(v for layer in model.layers for v in layer.variables if "seed" in v.path)
+    for variable in (kernel, variance, seed):
+        assert not snapshot.differs(variable)
+        variable.assign(variable + 1)
+        assert snapshot.differs(variable)
+    kernel.assign(kernel * np.nan)
+    snapshot.restore()
+    for one, other in zip(model.layers, same.layers, strict=True):
+        for a, b in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_trainer_that_is_forgotten_is_made_anew():
+    train(make(), STAGES[:2])
+    (network,) = compiled._pool.values()
+    key = next(iter(network._trainers))
+    network.forget(key)
+    network.forget(None)
+    assert traces() == [1]
+    train(make(), STAGES[:2])
+    assert traces() == [2]

@@ -2,12 +2,14 @@
 
 import io
 import threading
+import types
 
 import pytest
 from rich.console import Console
 
 from keras_transfer.training import progress
 from keras_transfer.training.audit import AuditRow
+from keras_transfer.training.forecast import StageForecast
 from keras_transfer.training.progress import Display, Silent, open_display
 from keras_transfer.training.stage import Stage
 
@@ -65,6 +67,124 @@ def test_blocks_that_train_are_shown_one_by_one_in_few_lines():
 
 def test_why_a_stage_stopped_is_said():
     assert "3 epochs in 0.0 s, stopped by time budget; loss" in show(reason="time budget")
+
+
+def test_an_interrupted_stage_says_so():
+    assert "3 epochs in 0.0 s, interrupted; loss" in show(reason="interrupted")
+
+
+def test_a_stage_that_ended_is_not_ended_again():
+    file = io.StringIO()
+    display = Display(Console(file=file))
+    display.end_stage("interrupted")
+    assert file.getvalue() == ""
+    display.start_stage(Stage("head", {"head": 1e-2}, epochs=3), FROZEN, 2)
+    display.end_stage("epochs")
+    before = file.getvalue()
+    display.end_stage("interrupted")
+    assert file.getvalue() == before
+
+
+def show_long(monkeypatch, seconds, epochs=6, steps=2):
+    """Run a stage whose epochs take so many seconds in a pipe; return what is said of each."""
+    now = [100.0]
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    file = io.StringIO()
+    display = Display(Console(file=file, width=100))
+    display.start_run("run", 1, 1)
+    display.start_stage(Stage("head", {"head": 1e-2}, epochs=epochs), FROZEN, steps)
+    for epoch in range(epochs):
+        for _ in range(2):
+            now[0] += seconds / 2
+            display.end_step()
+        display.end_epoch({"loss": 0.5 / (epoch + 1), "val_loss": 9.0, "val_score": 0.75})
+    display.end_stage("epochs")
+    return [line for line in file.getvalue().splitlines() if ": epoch " in line]
+
+
+def test_a_long_stage_says_a_line_from_time_to_time(monkeypatch):
+    assert show_long(monkeypatch, 4.0) == [
+        "run / head: epoch 3/6, loss 0.167, score 0.750, 0:12 left",
+    ]
+    lines = show_long(monkeypatch, 40.0)
+    assert [line.split(",")[0] for line in lines] == [
+        f"run / head: epoch {number}/6" for number in range(1, 6)
+    ]
+    assert lines[0].endswith("3:20 left")
+    assert show_long(monkeypatch, 40.0, steps=-2)[0].endswith("score 0.750, -:-- left")
+
+
+def test_a_short_stage_says_none(monkeypatch):
+    assert show_long(monkeypatch, 1.5) == []
+
+
+def test_a_live_display_says_none(monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    assert ": epoch 1/3" in show()
+    assert ": epoch 1/3" not in show(terminal=True)
+
+
+def test_a_ctrl_c_shows_until_the_batch_ends():
+    display = Display(Console(file=io.StringIO(), force_terminal=True, width=100))
+    display.show_stopping()
+    with display.progress:
+        display.start_stage(Stage("head", {"head": 1e-2}, epochs=3), FROZEN, 2)
+        display.show_stopping()
+        (task,) = display.progress.tasks
+        assert task.fields["left"] == "stopping"
+
+
+# === The forecast ===
+
+SHORT = StageForecast("head", 3, 2, 5.0, 2.0, 0.0, 12.0)
+LONG = StageForecast("last 2 blocks", 3, 2, 5.0, 2.0, 0.0, 219.7)
+UNKNOWN = StageForecast("all", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("forecasts", "early", "seconds", "words"),
+    [
+        ([SHORT], False, None, "head 12 s"),
+        ([SHORT], False, 12.0, "head 12 s"),
+        (
+            [SHORT, LONG],
+            True,
+            None,
+            "head 12 s, last 2 blocks 3 min 40 s (at most, without early stopping)",
+        ),
+        (
+            [SHORT, LONG],
+            False,
+            90.0,
+            "head 12 s, last 2 blocks 3 min 40 s; the time budget stops it after 1 min 30 s",
+        ),
+        (
+            [SHORT, UNKNOWN],
+            False,
+            3600.0,
+            "head 12 s, all not known; the time budget stops it after 1 h 0 min",
+        ),
+        ([UNKNOWN], False, None, "all not known"),
+    ],
+)
+def test_a_forecast_in_words(forecasts, early, seconds, words):
+    file = io.StringIO()
+    display = Display(Console(file=file, width=40))
+    display.show_forecast(forecasts, early, seconds)
+    display.start_run("run", 1, 1)
+    display.show_forecast(forecasts, early, seconds)
+    assert file.getvalue() == f"forecast: {words}\nrun: forecast: {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (3725, "1 h 2 min")],
+)
+def test_durations_in_words(seconds, words):
+    assert progress._word_duration(seconds) == words
+
+
+# === Lines and times ===
 
 
 def test_without_runs_the_stage_stands_alone():

@@ -236,4 +236,4 @@ def test_takes_example_weights(model):
     dataset = tf.data.Dataset.from_tensor_slices((X, wrong, weights)).batch(len(X))
     stage = Stage("head", {"conv2": 1e-2, "head": 1e-2}, epochs=60)
     run_stages(model, read_blocks(model), [stage], dataset)
-    assert np.mean(Inference(model).on_array(X[: len(y)], 8).argmax(axis=1) == y) > 0.9
+    assert np.mean(Inference(model).on_inputs(X[: len(y)], 8).argmax(axis=1) == y) > 0.9

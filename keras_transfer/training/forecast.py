@@ -1,0 +1,265 @@
+"""A forecast: what each stage will take on this machine, measured on a few batches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras_transfer.backbones.partition import Block
+from keras_transfer.backbones.walk import is_graph
+from keras_transfer.errors import InvalidParameterError
+from keras_transfer.training.compiled import CompiledNetwork, Snapshot, Trainer
+from keras_transfer.training.freezing import freeze_for
+from keras_transfer.training.optimizers import trace_key
+from keras_transfer.training.stage import Stage
+from keras_transfer.training.steering import Interrupts, Steering
+
+__all__ = ["StageForecast", "begins_after", "forecast_stages", "repeat_batch"]
+
+# What is timed after the batches that compile: so many batches at least, and of quick ones more, as
+# on a machine that does other work too one takes twice as long as the next.
+_TIMED_BATCHES, _TIMED_SECONDS, _MOST_EPOCHS = 4, 1.0, 100
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """What one stage will take; NaN where that was not measured.
+
+    Attributes
+    ----------
+    stage : str
+        Its name.
+    epochs : int
+        The most that it may train.
+    steps : int
+        Batches in an epoch; 0 if the dataset does not know.
+    seconds_first_batch : float
+        Of the batch that compiled. The forecast has spent them: the stage does not compile again.
+    seconds_per_batch : float
+        Of each batch after that.
+    seconds_validation : float
+        Of the validation after each epoch; 0 without.
+    seconds : float
+        Of all epochs: if it does not stop early.
+    """
+
+    stage: str
+    epochs: int
+    steps: int
+    seconds_first_batch: float = math.nan
+    seconds_per_batch: float = math.nan
+    seconds_validation: float = math.nan
+    seconds: float = math.nan
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it was timed, and so compiled."""
+        return not math.isnan(self.seconds_first_batch)
+
+
+def repeat_batch(batch: tuple[Any, ...], dataset: Any) -> Any:
+    """Make a sample for `run_stages` of one batch, where there is no other dataset to read.
+
+    Parameters
+    ----------
+    batch : tuple of tensor
+        Of the dataset.
+    dataset : tf.data.Dataset
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of the same kind of batches: others would be compiled apart. What the dataset takes to
+        prepare its batches is not in the forecast.
+    """
+    import tensorflow as tf
+
+    def batches() -> Iterable[Any]:
+        yield batch
+
+    return tf.data.Dataset.from_generator(batches, output_signature=dataset.element_spec)
+
+
+def forecast_stages(
+    compiled: CompiledNetwork,
+    blocks: Sequence[Block],
+    stages: Sequence[Stage],
+    dataset: Any,
+    sample: Any,
+    steering: Steering,
+    task: str,
+    trainer_for: Callable[[Stage], Trainer],
+) -> list[StageForecast]:
+    """Time each stage on a few batches; weights and states are put back.
+
+    Every stage is compiled by that, for good. With a deadline only those are that it leaves time
+    for: to compile a stage which is never reached would cost the others.
+
+    Parameters
+    ----------
+    compiled : CompiledNetwork
+    blocks : sequence of Block
+    stages : sequence of Stage
+    dataset : tf.data.Dataset
+        Asked for the number of its batches, and never read.
+    sample : tf.data.Dataset
+        As for `run_stages`.
+    steering : Steering
+    task : str
+    trainer_for : callable
+        Gives the trainer of a stage for which the network is frozen.
+
+    Returns
+    -------
+    list of StageForecast
+        One for each stage.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the batches of the sample are of another kind than the dataset's.
+    KeyboardInterrupt
+    """
+    if sample.element_spec != dataset.element_spec:
+        raise InvalidParameterError(
+            f"sample: expected batches like the dataset's, {dataset.element_spec}. Received: "
+            f"{sample.element_spec}. Make both in the same way."
+        )
+    steps = max(0, int(dataset.cardinality()))
+    network = compiled.network
+    started = Snapshot(network)
+    forecasts: list[StageForecast] = []
+    for stage in stages:
+        key = trace_key(stage, task)
+        # An optimizer that is not Keras's own has no trainer that is kept, and a subclassed model
+        # is its own trainer: one at a time.
+        can_keep = key is not None and (is_graph(network) or not forecasts)
+        forecast = StageForecast(stage.name, stage.epochs, steps)
+        if can_keep and _has_time(forecasts, steering.deadline):
+            try:
+                with freeze_for(network, blocks, stage):
+                    compiling, opening, pace = _time_batches(
+                        trainer_for(stage), sample, steps, steering.interrupts
+                    )
+                known = [each.seconds_validation for each in forecasts if each.is_measured]
+                validation = known[0] if known else _time_validation(steering)
+            except BaseException:
+                if not steering.interrupts.is_clean:
+                    compiled.forget(key)
+                raise
+            finally:
+                started.restore()
+            epoch = opening + (steps - 1) * pace + validation if steps else math.nan
+            forecast = StageForecast(
+                stage.name, stage.epochs, steps, compiling, pace, validation, stage.epochs * epoch
+            )
+        forecasts.append(forecast)
+    return forecasts
+
+
+def begins_after(forecasts: Sequence[StageForecast], number: int, seconds: float) -> float:
+    """Return the seconds until the first batch of a stage has ended, compilation included.
+
+    Parameters
+    ----------
+    forecasts : sequence of StageForecast
+        May be empty.
+    number : int
+        Of the stage.
+    seconds : float
+        What the first batch of the stage before took.
+    """
+    if not forecasts or forecasts[number].is_measured:
+        return seconds
+    # This one is to be compiled yet; the one before may have been compiled by the forecast.
+    return max([seconds, *(each.seconds_first_batch for each in forecasts if each.is_measured)])
+
+
+def _has_time(forecasts: Sequence[StageForecast], deadline: float | None) -> bool:
+    """Say whether a deadline leaves time for a stage after those that are forecast."""
+    if deadline is None:
+        return True
+    measured = [each for each in forecasts if each.is_measured]
+    compiling = measured[-1].seconds_first_batch if measured else 0.0
+    # Of batches without number nothing is known: as if they took no time.
+    training = sum(each.seconds for each in measured if not math.isnan(each.seconds))
+    return time.monotonic() + training + compiling < deadline
+
+
+def _time_batches(
+    trainer: Trainer, sample: Any, steps: int, interrupts: Interrupts
+) -> tuple[float, float, float]:
+    """Time the batch that compiles, the first one of an epoch, and those after it."""
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        """Notes when epochs begin and batches end."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.epochs: list[list[float]] = []
+            self.began = time.monotonic()
+            self.batches = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epochs.append([time.monotonic()])
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.epochs[-1].append(time.monotonic())
+            self.batches += 1
+            interrupts.check()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.stop_training = _is_enough(self.batches, self.began)
+
+    def fit(batches: int, epochs: int) -> list[list[float]]:
+        clock = Clock()
+        trainer.model.fit(
+            sample.repeat().take(batches),
+            epochs=epochs,
+            callbacks=[clock],
+            shuffle=False,
+            verbose=0,
+        )
+        return clock.epochs
+
+    ((began, compiled),) = fit(1, 1)
+    # Epochs as they will be, where these are short: to begin one takes its own time.
+    batches = min(steps or _TIMED_BATCHES, _TIMED_BATCHES)
+    epochs = fit(batches, _MOST_EPOCHS)
+    openings = [ends[1] - ends[0] for ends in epochs]
+    rest = [ends[-1] - ends[1] for ends in epochs]
+    opening = sum(openings) / len(epochs)
+    pace = sum(rest) / (len(epochs) * (batches - 1)) if batches > 1 else opening
+    return compiled - began, opening, pace
+
+
+def _time_validation(steering: Steering) -> float:
+    validation, inference = steering.validation, steering.inference
+    if validation is None or inference is None:
+        return 0.0
+    batches = int(validation.dataset.cardinality())
+    if batches <= 0:  # it does not know
+        batches = sum(1 for _ in validation.dataset)
+    for batch in validation.dataset.take(2):  # that compile: the first, and one of another size
+        inference(batch[0])
+    began, timed = time.monotonic(), 0
+    if batches <= _TIMED_BATCHES:
+        # As it will be: to begin to read takes its own time.
+        while not _is_enough(timed, began):
+            validation(inference)
+            timed += batches
+    else:
+        for batch in validation.dataset.repeat():
+            inference(batch[0])
+            timed += 1
+            if _is_enough(timed, began):
+                break
+    return (time.monotonic() - began) / timed * batches
+
+
+def _is_enough(batches: int, began: float) -> bool:
+    return batches >= _TIMED_BATCHES and time.monotonic() - began >= _TIMED_SECONDS
