@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import keras
 import numpy as np
+from PIL import Image
 
 from keras_transfer import get_backbone
 from keras_transfer.graph.build import build_model
@@ -96,6 +100,25 @@ def pictures(n_per_class=8, classes=("circle", "square", "stripes"), size=SIZE, 
             y.append(name)
     order = rng.permutation(len(X))
     return np.array(X, np.uint8)[order], np.array(y)[order]
+
+
+def encode(pixels, kind="PNG", **options):
+    """A picture file's contents; of an array or a Pillow picture."""
+    picture = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_folder(folder, X, y):
+    """Write pictures as PNGs into a folder for each class; returns the paths in the order of X."""
+    paths = []
+    for row, (pixels, label) in enumerate(zip(X, y, strict=True)):
+        path = Path(folder) / str(label) / f"{row:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(pixels))
+        paths.append(str(path))
+    return paths
 
 
 def vectors(n_per_class=20, seed=0):

@@ -17,7 +17,13 @@ from keras_transfer.errors import DataError, InvalidParameterError, KerasTransfe
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.arrays import as_array
 from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.pictures import PictureInput, check_pictures, resolve_image_size
+from keras_transfer.inputs.pictures import (
+    PictureInput,
+    find_own_size,
+    read_entries,
+    resolve_image_size,
+)
+from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.parameters import (
     NONE,
     Constraint,
@@ -55,6 +61,7 @@ class BaseTransfer(BaseEstimator):
         # Where nothing tells, both are read: two axes are features, more are pictures.
         tags.input_tags.two_d_array = modality != "picture"
         tags.input_tags.three_d_array = modality != "features"
+        tags.input_tags.string = modality != "features"  # the paths of pictures
         return tags
 
     # === Reading X ===
@@ -63,7 +70,8 @@ class BaseTransfer(BaseEstimator):
         """Decide how X is read, by the backbone's modality or else by its shape."""
         modality = self.modality or backbone.modality
         if modality is None:
-            modality = "features" if as_array(X).ndim in (1, 2) else "picture"
+            is_array = read_entries(X) is None
+            modality = "features" if is_array and as_array(X).ndim in (1, 2) else "picture"
         if backbone.modality is not None and modality != backbone.modality:
             raise InvalidParameterError(
                 f"modality: expected {backbone.modality!r}, which {backbone.name} reads. Received: "
@@ -78,7 +86,7 @@ class BaseTransfer(BaseEstimator):
             return FeatureInput.from_data(X)
         size = resolve_image_size(self.image_size)
         if size is None and backbone.input_shape is None and backbone.default_shape is None:
-            size = check_pictures(X).shape[1:3]  # a callable takes the pictures as they are
+            size = find_own_size(X)  # a callable takes the pictures as they are
         own = backbone.input_shape
         if own is not None and (len(own) != 3 or own[2] != 3):
             raise InvalidParameterError(
@@ -125,8 +133,10 @@ class BaseTransfer(BaseEstimator):
         except ValueError as error:
             raise DataError(str(error)) from error
 
-    def _prepare(self, X: Any) -> np.ndarray:
+    def _prepare(self, X: Any) -> Any:
         """Bring X to the model's input, checked against what fit saw."""
+        if is_source(X):
+            X = open_unlabelled(X)
         prepared = self._reader.prepare(X)
         self._check_columns(X, self._reader)
         return prepared
@@ -142,7 +152,7 @@ class BaseTransfer(BaseEstimator):
     def _run(self, X: Any, what: str = "outputs") -> np.ndarray:
         """Return the model's answers for raw X."""
         check_is_fitted(self, "model_")
-        return self._inference.on_array(self._prepare(X), self.batch_size, what)
+        return self._inference.on_inputs(self._prepare(X), self.batch_size, what)
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled function does not pickle; it is made again when needed.

@@ -10,7 +10,6 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from keras_transfer.estimators.base import check_lengths
 from keras_transfer.estimators.supervised import SupervisedTransfer
 from keras_transfer.inputs.labels import as_labels
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, class_or_label_targets
@@ -52,6 +51,9 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     class_weight : "balanced", dict or list of dict, optional
         Weights of the classes in training, on top of ``sample_weight``; a list has one mapping for
         each column of an indicator matrix. ``"balanced"``: in inverse proportion to their number.
+    on_error : {"raise", "skip"}, default="raise"
+        What `fit` does about picture files that cannot be read: one error that names them, or a
+        warning, and training on the others; ``data_report_`` lists what was skipped.
     callbacks : list, optional
         Callables without arguments that return a Keras callback, or callbacks, of which each fit
         uses a fresh copy. They find ``val_loss`` and ``val_score`` in the logs of an epoch.
@@ -77,6 +79,9 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         Epochs over all stages.
     validation_score_ : float
         Of the weights that were kept; NaN without validation.
+    data_report_ : DataReport
+        What a look at the data found: class counts, copies, labels that look wrong, files that
+        were skipped. What is to be done about it was said as warnings.
     pixel_range_ : (float, float)
         For pictures: the values that stand for black and white.
     n_features_in_, feature_names_in_ : int, numpy.ndarray of str
@@ -118,6 +123,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         target_score: float | None = None,
         time_budget: float | None = None,
         class_weight: Any = None,
+        on_error: str = "raise",
         callbacks: Any = None,
         random_state: Any = None,
         verbose: Any = "auto",
@@ -133,6 +139,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
             scoring=scoring,
             target_score=target_score,
             time_budget=time_budget,
+            on_error=on_error,
             callbacks=callbacks,
             random_state=random_state,
             verbose=verbose,
@@ -199,23 +206,23 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         outputs = self._run(X)
         return self._targets.decode(outputs)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy, as scikit-learn's classifiers do, for labels of any kind.
 
         Parameters
         ----------
         X : array
             As in `fit`.
-        y : array-like of shape (n,) or (n, n_labels)
+        y : array-like of shape (n,) or (n, n_labels), optional
             The true labels; one that `fit` did not see counts as not found. Of an indicator matrix
-            all labels of a row must be right.
+            all labels of a row must be right. Left out where X brings them.
         sample_weight : array-like of shape (n,), optional
 
         Returns
         -------
         float
         """
-        check_lengths(X, y)
+        X, y, sample_weight = self._read_scored(X, y, sample_weight)
         outputs = self._run(X)
         if isinstance(self._targets, LabelTargets):
             truth: Any = self._targets.encode(y).astype(np.int64)

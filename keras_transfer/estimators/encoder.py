@@ -14,6 +14,7 @@ from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.estimators.base import BaseTransfer
 from keras_transfer.graph.build import build_model
 from keras_transfer.graph.readout import as_readout
+from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.training.random_state import isolated_seed
 
 __all__ = ["TransferEncoder"]
@@ -92,8 +93,8 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
 
         Parameters
         ----------
-        X : array of shape (n, h, w), (n, h, w, c) or (n, n_features)
-            Pictures, grey, RGB or RGBA, of 0..1, -1..1, 0..255 or 0..65535; or features.
+        X : array of shape (n, h, w), (n, h, w, c) or (n, n_features), or sequence of pictures
+            Pictures as for `TransferClassifier.fit`, or features.
         y : object, optional
             Not looked at; a pipeline passes it.
 
@@ -111,6 +112,8 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         """
         self._check_parameters()
         backbone = as_backbone(self.backbone)
+        if is_source(X):
+            X = open_unlabelled(X)
         reader = self._read_input(X, backbone)
         columns = self._columns(X, reader)
         seed = int(check_random_state(self.random_state).randint(2**31))

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from keras_transfer.estimators.base import check_lengths
+from keras_transfer.errors import DataError
 from keras_transfer.estimators.supervised import SupervisedTransfer
 from keras_transfer.inputs.targets import NumberTargets
 
@@ -45,6 +45,9 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         where ``validation="auto"`` would not; then that part only measures.
     time_budget : float, optional
         Seconds that a fit may take, compilation included.
+    on_error : {"raise", "skip"}, default="raise"
+        What `fit` does about picture files that cannot be read: one error that names them, or a
+        warning, and training on the others; ``data_report_`` lists what was skipped.
     callbacks : list, optional
         Callables without arguments that return a Keras callback, or callbacks, of which each fit
         uses a fresh copy. They find ``val_loss`` and ``val_score`` in the logs of an epoch.
@@ -68,6 +71,9 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         Epochs over all stages.
     validation_score_ : float
         Of the weights that were kept; NaN without validation.
+    data_report_ : DataReport
+        What a look at the data found: class counts, copies, labels that look wrong, files that
+        were skipped. What is to be done about it was said as warnings.
     pixel_range_ : (float, float)
         For pictures: the values that stand for black and white.
     n_features_in_, feature_names_in_ : int, numpy.ndarray of str
@@ -95,6 +101,20 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
     def _read_targets(self, y: Any, weights: np.ndarray | None) -> NumberTargets:
         return NumberTargets.from_data(y, weights)
 
+    def _read_labels(self, y: np.ndarray) -> np.ndarray:
+        if y.dtype.kind not in "OU":
+            return y
+        numbers = np.empty(len(y))
+        for row, text in enumerate(y.tolist()):
+            try:
+                numbers[row] = float(text)
+            except ValueError:
+                raise DataError(
+                    f"y: expected numbers. Received in row {row} of {len(y)}: {text!r}. For labels "
+                    f"use TransferClassifier."
+                ) from None
+        return numbers
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the numbers, in the units of y.
 
@@ -118,19 +138,20 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         outputs = self._run(X)
         return self._targets.decode(outputs)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return R2, as scikit-learn's regressors do.
 
         Parameters
         ----------
         X : array
             As in `fit`.
-        y : array-like of shape (n,) or (n, n_outputs)
+        y : array-like of shape (n,) or (n, n_outputs), optional
+            Left out where X brings it.
         sample_weight : array-like of shape (n,), optional
 
         Returns
         -------
         float
         """
-        check_lengths(X, y)
+        X, y, sample_weight = self._read_scored(X, y, sample_weight)
         return float(r2_score(y, self.predict(X), sample_weight=sample_weight))

@@ -11,16 +11,21 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state
 
+from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.backbones.registry import as_backbone
-from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError
+from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError, warn
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
+from keras_transfer.estimators.examples import Examples
 from keras_transfer.estimators.scoring import output_score
 from keras_transfer.graph.augmentation import augmentation_names, build_augmentation
 from keras_transfer.graph.build import build_model
 from keras_transfer.graph.heads import Head, set_units
 from keras_transfer.graph.readout import as_readout
+from keras_transfer.inputs.features import FeatureInput
+from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
 from keras_transfer.inputs.pictures import PictureInput
+from keras_transfer.inputs.sources import is_source, open_labelled
 from keras_transfer.inputs.splits import has_enough, hold_out
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.inputs.weights import check_sample_weight
@@ -28,8 +33,10 @@ from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.callbacks import fresh_callbacks
+from keras_transfer.training.data_report import DataReport, look_at
 from keras_transfer.training.freezing import has_fresh_batch_norm
-from keras_transfer.training.progress import open_display
+from keras_transfer.training.inference import Inference
+from keras_transfer.training.progress import Silent, open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import run_stages
 from keras_transfer.training.validation import Validation
@@ -37,30 +44,22 @@ from keras_transfer.training.validation import Validation
 __all__ = ["SupervisedTransfer"]
 
 _SEED_RANGE = 2**31
+# Batches from which on a forecast is worth the few that it takes.
+_LONG = 200
 # Share held out where there are enough examples, or where a target score asks for a validation.
 HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Prepared data: arrays of the same length.
+class _Given:
+    """What fit was given, read and checked."""
 
-    Attributes
-    ----------
-    inputs : numpy.ndarray of shape (n, ...)
-    targets : numpy.ndarray of shape (n, ...)
-    weights : numpy.ndarray of shape (n,)
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> Examples:
-        return Examples(self.inputs[rows], self.targets[rows], self.weights[rows])
-
-    def __len__(self) -> int:
-        return len(self.inputs)
+    reader: PictureInput | FeatureInput
+    columns: dict[str, Any]
+    targets: ClassTargets | LabelTargets | NumberTargets
+    examples: Examples
+    groups: np.ndarray | None
+    loaded: Loaded
 
 
 class SupervisedTransfer(BaseTransfer, abc.ABC):
@@ -73,6 +72,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         "target_score": NONE | number(-np.inf),
         "time_budget": NONE | number(0, above=True),
         "callbacks": NONE | instance_of((list, tuple), "a list of callbacks"),
+        "on_error": one_of("raise", "skip"),
         "verbose": one_of("auto", True, False, 0, 1),
     }
     _private_state = (*BaseTransfer._private_state, "_targets")
@@ -90,6 +90,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         scoring: Any = None,
         target_score: float | None = None,
         time_budget: float | None = None,
+        on_error: str = "raise",
         callbacks: Any = None,
         random_state: Any = None,
         verbose: Any = "auto",
@@ -104,6 +105,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         self.scoring = scoring
         self.target_score = target_score
         self.time_budget = time_budget
+        self.on_error = on_error
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
@@ -154,7 +156,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         sample_weight: Any = None,
         groups: Any = None,
@@ -164,17 +166,22 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
 
         Parameters
         ----------
-        X : array of shape (n, h, w), (n, h, w, c) or (n, n_features)
-            Pictures, grey, RGB or RGBA, of 0..1, -1..1, 0..255 or 0..65535; or features.
-        y : array-like of shape (n,) or (n, n_outputs)
+        X : array, sequence of pictures, str, path or tf.data.Dataset
+            Pictures as an array of shape (n, h, w) or (n, h, w, c), grey, RGB or RGBA, of 0..1,
+            -1..1, 0..255 or 0..65535; or features of shape (n, n_features). Or a list, array,
+            Series or one-column table of paths, of the contents of JPEG, PNG, BMP, GIF or WebP
+            files, of Pillow pictures, or of arrays of different sizes. Or what brings its labels:
+            a folder of class folders, a CSV of path and label, a dataset of (picture, label).
+        y : array-like of shape (n,) or (n, n_outputs), optional
             For a classifier labels of any hashable kind, or an indicator matrix of 0 and 1, of
-            which every column is learned. For a regressor numbers, in any units.
+            which every column is learned. For a regressor numbers, in any units. Left out where X
+            brings it.
         sample_weight : array-like of shape (n,), optional
             How much each example counts. A row of weight 0 is as if it were not there.
         groups : array-like of shape (n,), optional
             Examples of one group (a voice, a patient) stay on one side of the validation split.
-        validation_data : (X, y) or (X, y, sample_weight), optional
-            Held-out data; then none is split off.
+        validation_data : (X, y), (X, y, sample_weight), str, path or tf.data.Dataset, optional
+            Held-out data, as X and y; then none is split off.
 
         Returns
         -------
@@ -192,97 +199,93 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         self._check_parameters()
         callbacks = fresh_callbacks(self.callbacks)
         recipe, backbone = as_recipe(self.recipe), as_backbone(self.backbone)
-
-        # === What there is to learn from ===
-        check_lengths(X, y)
-        if groups is not None:
-            check_lengths(X, groups, "groups")
-        weights = check_sample_weight(sample_weight, count_rows(y))
-        if weights is not None and not weights.all():
-            # Before anything else looks at the data: a row of weight 0 is not there.
-            rows = np.flatnonzero(weights)
-            X, y, weights = _safe_indexing(X, rows), _safe_indexing(y, rows), weights[rows]
-            groups = None if groups is None else _safe_indexing(groups, rows)
-        targets = self._read_targets(y, weights)
-        encoded = targets.encode(y)
-        score = output_score(self.scoring, targets)
-        self._check_target_score(validation_data)
-        reader = self._read_input(X, backbone)
-        if augmentation_names(recipe.augmentation) and not isinstance(reader, PictureInput):
-            raise InvalidParameterError(
-                f"augmentation: expected None for vectors of features. Received: "
-                f"{recipe.augmentation!r}, which changes pictures."
-            )
-        columns = self._columns(X, reader)
-        counted = np.ones(len(encoded)) if weights is None else weights
-        examples = Examples(reader.prepare(X), encoded, counted)
-        held = self._held_out(validation_data, reader, targets, columns)
-
-        # One stream of random numbers: whoever draws, draws in this order.
-        random_state = check_random_state(self.random_state)
-        weight_seed, split_seed, batch_seed, augmentation_seed = (
-            int(n) for n in random_state.randint(_SEED_RANGE, size=4)
-        )
-        grouped = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-        enough = has_enough(encoded, grouped)
-        # A few examples held out for the sake of a target score only measure.
-        steers = held is not None or self.validation != "auto" or enough
-        fraction = self.validation
-        if fraction == "auto":
-            fraction = HELD_OUT if enough or self.target_score is not None else None
-        if held is None and fraction is not None:
-            rng = np.random.default_rng(split_seed)
-            train, validation_rows = hold_out(encoded, fraction, rng, grouped)
-            examples, held = examples[train], examples[validation_rows]
-
-        # === The model, and its training ===
-        with isolated_seed(weight_seed), open_display(self.verbose) as display:
-            model = build_model(
-                backbone,
-                Head(targets.task, targets.n_outputs, recipe.dropout),
-                input_shape=reader.shape,
-                readout=as_readout(self.readout),
-            )
-            trained_targets = examples.targets
-            if isinstance(targets, NumberTargets):
-                set_units(model, targets.mean, targets.scale)
-                trained_targets = targets.standardise(examples.targets)
-            blocks = read_blocks(model)
-            stages = recipe.stages(
-                blocks,
-                len(examples),
-                batch_size=self.batch_size,
-                pretrained=backbone.weights is not None and not has_fresh_batch_norm(model),
-            )
-            names = augmentation_names(recipe.augmentation)
-            dataset = shuffled_batches(
-                (examples.inputs, trained_targets, self._train_weights(targets, examples)),
-                self.batch_size,
-                batch_seed,
-                build_augmentation(names, augmentation_seed) if names else None,
-            )
-            validation = None
-            if held is not None:
-                validation = Validation(
-                    ordered_batches((held.inputs, held.targets, held.weights), self.batch_size),
-                    targets.task,
-                    score,
-                    scale=np.array(getattr(targets, "scale", 1.0)),
-                    steers=steers,
+        with open_display(self.verbose) as display:
+            # === What there is to learn from ===
+            given = self._read_given(X, y, sample_weight, groups, backbone, display)
+            reader, targets, examples = given.reader, given.targets, given.examples
+            score = output_score(self.scoring, targets)
+            self._check_target_score(validation_data)
+            if augmentation_names(recipe.augmentation) and not isinstance(reader, PictureInput):
+                raise InvalidParameterError(
+                    f"augmentation: expected None for vectors of features. Received: "
+                    f"{recipe.augmentation!r}, which changes pictures."
                 )
-            result = run_stages(
-                model,
-                blocks,
-                stages,
-                dataset,
-                task=targets.task,
-                validation=validation,
-                target_score=self.target_score,
-                deadline=None if self.time_budget is None else started + self.time_budget,
-                callbacks=callbacks,
-                display=display,
-                shared=True,
+            held = self._held_out(validation_data, given)
+
+            # One stream of random numbers: whoever draws, draws in this order.
+            random_state = check_random_state(self.random_state)
+            weight_seed, split_seed, batch_seed, augmentation_seed = (
+                int(n) for n in random_state.randint(_SEED_RANGE, size=4)
             )
+            enough = has_enough(examples.targets, given.groups)
+            # A few examples held out for the sake of a target score only measure.
+            steers = held is not None or self.validation != "auto" or enough
+            fraction = self.validation
+            if fraction == "auto":
+                fraction = HELD_OUT if enough or self.target_score is not None else None
+            if held is None and fraction is not None:
+                rng = np.random.default_rng(split_seed)
+                train, rows = hold_out(examples.targets, fraction, rng, given.groups)
+                examples, held = examples[train], examples[rows]
+
+            # === The model, and its training ===
+            with isolated_seed(weight_seed):
+                model = build_model(
+                    backbone,
+                    Head(targets.task, targets.n_outputs, recipe.dropout),
+                    input_shape=reader.shape,
+                    readout=as_readout(self.readout),
+                )
+                trained_targets = examples.targets
+                if isinstance(targets, NumberTargets):
+                    set_units(model, targets.mean, targets.scale)
+                    trained_targets = targets.standardise(examples.targets)
+                blocks = read_blocks(model)
+                stages = recipe.stages(
+                    blocks,
+                    len(examples),
+                    batch_size=self.batch_size,
+                    pretrained=backbone.weights is not None and not has_fresh_batch_norm(model),
+                )
+                with naming_broken_files(examples.inputs, None if held is None else held.inputs):
+                    report = self._look_at(model, given, examples, held)
+                names = augmentation_names(recipe.augmentation)
+
+                def make_dataset() -> Any:
+                    return shuffled_batches(
+                        (examples.inputs, trained_targets, self._train_weights(targets, examples)),
+                        self.batch_size,
+                        batch_seed,
+                        build_augmentation(names, augmentation_seed) if names else None,
+                    )
+
+                dataset = make_dataset()
+                n_batches = sum(stage.epochs for stage in stages) * int(dataset.cardinality())
+                is_long = display.is_shown and n_batches >= _LONG
+                validation = None
+                if held is not None:
+                    validation = Validation(
+                        ordered_batches((held.inputs, held.targets, held.weights), self.batch_size),
+                        targets.task,
+                        score,
+                        scale=np.array(getattr(targets, "scale", 1.0)),
+                        steers=steers,
+                    )
+                with naming_broken_files(examples.inputs, None if held is None else held.inputs):
+                    result = run_stages(
+                        model,
+                        blocks,
+                        stages,
+                        dataset,
+                        task=targets.task,
+                        validation=validation,
+                        target_score=self.target_score,
+                        deadline=None if self.time_budget is None else started + self.time_budget,
+                        callbacks=callbacks,
+                        display=display,
+                        shared=True,
+                        sample=make_dataset() if is_long else None,
+                    )
         self._set_fitted(
             {
                 "model_": model,
@@ -291,12 +294,135 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 "history_": result.history,
                 "n_iter_": len(result.history["epoch"]),
                 "validation_score_": result.score,
+                "data_report_": report,
                 "_reader": reader,
                 "_targets": targets,
-                **columns,
+                **given.columns,
             }
         )
+        if result.interrupted:  # what was learned is there; whoever called is to stop as well
+            raise KeyboardInterrupt
         return self
+
+    def _look_at(
+        self, model: Any, given: _Given, examples: Examples, held: Examples | None
+    ) -> DataReport:
+        """Look at the data through the pretrained network, and say what is to be done about it."""
+        parts = [examples] if held is None else [examples, held]
+        is_picture = isinstance(given.reader, PictureInput)
+        labels = None
+        if isinstance(given.targets, ClassTargets):
+            labels = given.targets.classes[np.concatenate([part.targets for part in parts])]
+
+        def features_of(rows: np.ndarray) -> np.ndarray:
+            if not is_picture:  # those of vectors are the user's own
+                return np.zeros((len(rows), 0), np.float32)
+            inference, start, seen = Inference(model), 0, []
+            for part in parts:
+                of_part = rows[(rows >= start) & (rows < start + len(part))] - start
+                # Without a copy where all are looked at.
+                inputs = part.inputs if len(of_part) == len(part) else part.inputs[of_part]
+                seen.append(inference.on_inputs(inputs, self.batch_size, "features"))
+                start += len(part)
+            return np.concatenate(seen)
+
+        report = look_at(
+            features_of,
+            labels,
+            np.concatenate([part.names for part in parts]).tolist(),
+            digests=np.concatenate([part.digests for part in parts]),
+            n_train=len(examples),
+            skipped=given.loaded.skipped,
+            n_oriented=given.loaded.n_oriented,
+        )
+        if is_picture:
+            for sentence in report.warnings(
+                balanced=getattr(self, "class_weight", None) is not None
+            ):
+                warn(sentence)
+        return report
+
+    def _read_given(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        backbone: Backbone,
+        display: Silent,
+    ) -> _Given:
+        """Read what fit was given, and check all of it."""
+        if is_source(X):
+            X, y, sample_weight = self._open(X, y, sample_weight)
+        check_lengths(X, y)
+        if groups is not None:
+            check_lengths(X, groups, "groups")
+        weights = check_sample_weight(sample_weight, count_rows(y))
+        rows = np.arange(count_rows(y)) if weights is None else np.flatnonzero(weights)
+        if len(rows) < count_rows(y):
+            # Before anything else looks at the data: a row of weight 0 is not there.
+            X, y, weights, groups = _take(rows, X, y, weights, groups)
+        targets = self._read_targets(y, weights)
+        encoded = targets.encode(y)
+        reader = self._read_input(X, backbone)
+        columns = self._columns(X, reader)
+        loaded = self._load(reader, X, display)
+        if loaded.skipped:
+            y, weights, groups = _take(loaded.kept, y, weights, groups)
+            targets = self._read_targets(y, weights)  # a class may be gone
+            encoded = targets.encode(y)
+        if groups is not None:
+            groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+        examples = Examples.from_loaded(loaded, encoded, weights)
+        return _Given(reader, columns, targets, examples, groups, loaded)
+
+    def _open(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Open a source that brings its labels with it."""
+        if y is not None:
+            raise InvalidTypeError(
+                f"y: expected None with a folder, CSV or tf.data.Dataset, which brings its labels. "
+                f"Received: y as well as X={X!r}. Leave y out, or pass a list of pictures."
+            )
+        source = open_labelled(X)
+        if sample_weight is not None and source.sample_weight is not None:
+            raise InvalidTypeError(
+                "sample_weight: expected None with a tf.data.Dataset that brings weights. "
+                "Received: both. Leave one out."
+            )
+        weights = sample_weight if source.sample_weight is None else source.sample_weight
+        return source.X, self._read_labels(source.y), weights
+
+    def _read_scored(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Return what `score` was given, a source opened."""
+        if is_source(X):
+            X, y, sample_weight = self._open(X, y, sample_weight)
+        check_lengths(X, y)
+        return X, y, sample_weight
+
+    def _read_labels(self, y: np.ndarray) -> np.ndarray:
+        """Turn the labels of a source, which are text where it is a folder or CSV, into y."""
+        return y
+
+    def _load(self, reader: Any, X: Any, display: Silent) -> Loaded:
+        """Bring X to the model's input; of files perhaps not all."""
+        if not isinstance(reader, PictureInput):
+            inputs = reader.prepare(X)
+            return Loaded(inputs, np.arange(len(inputs)))
+        with display.reading(count_rows(X)) as advance:
+            loaded = reader.load(X, on_error=self.on_error, advance=advance)
+        if loaded.skipped:
+            name, problem = loaded.skipped[0]
+            warn(
+                f"X: {len(loaded.skipped)} of {count_rows(X)} pictures cannot be read and were "
+                f"skipped, the first: {name}: {problem}. data_report_.skipped lists them."
+            )
+        if loaded.n_oriented:
+            warn(
+                f"X: {loaded.n_oriented} pictures carry an orientation in their EXIF data, which "
+                f"is applied neither here nor in serving: TensorFlow has no operation for it. "
+                f"Turn them once, with PIL.ImageOps.exif_transpose, if they lie on their side."
+            )
+        return loaded
 
     def _check_target_score(self, validation_data: Any) -> None:
         if self.target_score is not None and self.validation is None and validation_data is None:
@@ -306,30 +432,27 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 f"a share, or validation_data."
             )
 
-    def _held_out(
-        self,
-        validation_data: Any,
-        reader: Any,
-        targets: ClassTargets | LabelTargets | NumberTargets,
-        columns: Mapping[str, Any],
-    ) -> Examples | None:
+    def _held_out(self, validation_data: Any, given: _Given) -> Examples | None:
         """Prepare the validation data that the user gave."""
         if validation_data is None:
             return None
+        if is_source(validation_data):
+            validation_data = self._open(validation_data, None, None)
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
             raise InvalidTypeError(
-                f"validation_data: expected a pair (X, y), or (X, y, sample_weight). Received: "
-                f"{type(validation_data).__name__}."
+                f"validation_data: expected a pair (X, y), (X, y, sample_weight), a folder, a CSV "
+                f"or a tf.data.Dataset. Received: {type(validation_data).__name__}."
             )
         X, y, *rest = validation_data
         check_lengths(X, y, "validation_data")
-        inputs, encoded = reader.prepare(X), targets.encode(y)
+        loaded = self._load(given.reader, X, Silent())
+        weights = check_sample_weight(rest[0] if rest else None, count_rows(X))
         try:
-            self._check_columns(X, reader, columns)
+            self._check_columns(X, given.reader, given.columns)
         except DataError as error:
             raise DataError(f"validation_data: {error}") from error
-        weights = check_sample_weight(rest[0] if rest else None, len(inputs))
-        return Examples(inputs, encoded, np.ones(len(inputs)) if weights is None else weights)
+        y, weights = _take(loaded.kept, y, weights)
+        return Examples.from_loaded(loaded, given.targets.encode(y), weights, "validation row")
 
     def _train_weights(self, targets: Any, examples: Examples) -> np.ndarray:
         """Multiply the weights of examples and classes, and bring them to a mean of 1.
@@ -345,3 +468,8 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 f"{getattr(self, 'class_weight', None)!r}."
             )
         return (weights / mean).astype(np.float32)
+
+
+def _take(rows: np.ndarray, *values: Any) -> list[Any]:
+    """Return these rows of each that is not None."""
+    return [None if value is None else _safe_indexing(value, rows) for value in values]

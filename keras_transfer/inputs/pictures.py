@@ -1,22 +1,33 @@
-"""Pictures: checked, brought to RGB of 0..255 and to one size, the same in training and serving."""
+"""Pictures of any kind: brought to RGB of 0..255 and one size, the same in training and serving."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_transfer.errors import DataError, InvalidParameterError, warn
+from keras_transfer.errors import DataError, InvalidParameterError
 from keras_transfer.inputs.arrays import as_array, check_finite
+from keras_transfer.inputs.decoding import over_white, resize_pictures
+from keras_transfer.inputs.picture_files import (
+    Loaded,
+    digest,
+    is_encoded,
+    is_pillow,
+    load_encoded,
+    load_pillow,
+)
+from keras_transfer.inputs.pixel_range import check_pixel_range, find_pixel_range
 
-__all__ = ["PictureInput", "resize_pictures", "resolve_image_size"]
+__all__ = ["PictureInput", "check_pictures", "find_own_size", "read_entries", "resolve_image_size"]
 
-# How far a value may lie outside the range, as a share of it: bicubic resizing overshoots.
-SLACK = 0.1
 # Largest float32 block resized at once, in bytes of the original pictures.
 CHUNK_BYTES = 64 << 20
-FULL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
+# Of files and Pillow pictures, which say themselves what their values mean.
+BYTES = (0.0, 255.0)
 
 
 def resolve_image_size(image_size: Any) -> tuple[int, int] | None:
@@ -43,39 +54,34 @@ def resolve_image_size(image_size: Any) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def resize_pictures(pixels: Any, size: tuple[int, int]) -> Any:
-    """Resize RGB pictures: the one function that training and serving share.
+def find_own_size(X: Any) -> tuple[int, int]:
+    """Return the height and width in pixels that all pictures have.
 
-    Parameters
-    ----------
-    pixels : tensor of shape (batch, height, width, 3)
-        Float32.
-    size : (int, int)
-        Height and width in pixels.
-
-    Returns
-    -------
-    tensor of shape (batch, *size, 3)
-        Float32. Bilinear, with antialiasing where it shrinks: without it, fine patterns of a large
-        picture turn into noise.
+    Raises
+    ------
+    InvalidParameterError
+        If they may differ.
     """
-    import tensorflow as tf
-
-    if tuple(pixels.shape[1:3]) == tuple(size):
-        return pixels
-    return tf.image.resize(pixels, size, method="bilinear", antialias=True)
+    if read_entries(X) is not None:
+        raise InvalidParameterError(
+            "image_size: expected the size that pictures are to be brought to, since the backbone "
+            "has none of its own. Received: None, with files or pictures of several sizes. Pass "
+            "image_size=96, or another."
+        )
+    height, width = check_pictures(X).shape[1:3]
+    return height, width
 
 
 @dataclass(frozen=True)
 class PictureInput:
-    """What a fit decided about pictures, and the way from raw arrays to the model's input.
+    """What a fit decided about pictures, and the way from raw pictures to the model's input.
 
     Attributes
     ----------
     size : (int, int)
         Height and width of the model's input in pixels.
     pixel_range : (float, float)
-        The values that stand for black and white.
+        The values that stand for black and white in arrays.
     """
 
     size: tuple[int, int]
@@ -92,39 +98,70 @@ class PictureInput:
 
         Parameters
         ----------
-        X : array of shape (n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4)
+        X : array or list of pictures
+            As for `load`.
         size : (int, int)
             Height and width of the model's input in pixels.
         """
-        return cls(size, find_pixel_range(check_pictures(X)))
+        entries = read_entries(X)
+        if entries is None:
+            return cls(size, find_pixel_range(check_pictures(X)))
+        if is_encoded(entries[0]) or is_pillow(entries[0]):
+            return cls(size, BYTES)
+        return cls(size, find_pixel_range(_flat(_check_ragged(entries))))
 
-    def prepare(self, X: Any) -> np.ndarray:
+    def load(
+        self, X: Any, *, on_error: str = "raise", advance: Callable[[], None] = lambda: None
+    ) -> Loaded:
         """Bring pictures to the model's input.
 
         Parameters
         ----------
-        X : array of shape (n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4)
-            Grey pictures are repeated over the channels, transparent ones put over white.
+        X : array of shape (n, h, w), (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4), or sequence
+            Arrays of one size, or a list, array, Series or one-column DataFrame of paths, of the
+            contents of files (bytes), of Pillow pictures, or of arrays of different sizes. Grey
+            pictures are repeated over the channels, transparent ones put over white.
+        on_error : {"raise", "skip"}, default="raise"
+            What is done about files that cannot be read.
+        advance : callable
+            Called after each file that was read.
 
         Returns
         -------
-        numpy.ndarray of shape (n, height, width, 3)
-            Float32, RGB of 0..255.
+        Loaded
+            Inputs are float32 of shape (n, height, width, 3), RGB of 0..255.
 
         Raises
         ------
         DataError
-            If the shape is not that of pictures, a value is not finite, or the values lie in
-            another range than the training pictures' did.
+            If the shape is not that of pictures, a value is not finite, the values lie in another
+            range than the training pictures' did, or files cannot be read.
         """
-        X = check_pictures(X)
-        self._check_range(X)
-        prepared = np.empty((len(X), *self.size, 3), np.float32)
+        entries = read_entries(X)
+        if entries is None:
+            X = check_pictures(X)
+            check_pixel_range(X, self.pixel_range)
+            return Loaded(self._resize(X), np.arange(len(X)), digests=_digests(X))
+        if is_encoded(entries[0]):
+            return load_encoded(entries, self.size, on_error=on_error, advance=advance)
+        if is_pillow(entries[0]):
+            return load_pillow(entries, self.size, on_error=on_error)
+        pictures = _check_ragged(entries)
+        check_pixel_range(_flat(pictures), self.pixel_range)
+        resized = np.concatenate([self._resize(picture[np.newaxis]) for picture in pictures])
+        return Loaded(resized, np.arange(len(pictures)), digests=_digests(pictures))
+
+    def prepare(self, X: Any) -> Any:
+        """Bring pictures to the model's input, all of them or none; as `load` does."""
+        return self.load(X).inputs
+
+    def _resize(self, X: np.ndarray) -> np.ndarray:
+        resized = np.empty((len(X), *self.size, 3), np.float32)
         step = max(1, CHUNK_BYTES // max(1, X[:1].nbytes))
         for start in range(0, len(X), step):
             rgb = self._to_rgb(X[start : start + step])
-            prepared[start : start + step] = resize_pictures(rgb, self.size)
-        return prepared
+            resized[start : start + step] = resize_pictures(rgb, self.size)
+        return resized
 
     def _to_rgb(self, X: np.ndarray) -> np.ndarray:
         low, high = self.pixel_range
@@ -133,32 +170,67 @@ class PictureInput:
         if X.ndim == 3:
             pixels = pixels[..., np.newaxis]
         if pixels.shape[-1] == 4:
-            opacity = pixels[..., 3:] / 255
-            pixels = pixels[..., :3] * opacity + 255 * (1 - opacity)
-        if pixels.shape[-1] == 1:
+            pixels = over_white(pixels).numpy()
+        elif pixels.shape[-1] == 1:
             pixels = np.repeat(pixels, 3, axis=-1)
         return np.ascontiguousarray(pixels)
 
-    def _check_range(self, X: np.ndarray) -> None:
-        low, high = self.pixel_range
-        smallest, largest = float(X.min()), float(X.max())
-        slack = SLACK * (high - low)
-        # Float pictures of 0..1 would be all but black in a range of 0..255, and bytes in one of
-        # 0..65535.
-        fractions = X.dtype.kind == "f" and largest <= 1 and bool(np.any(np.rint(X) != X))
-        narrow = X.dtype.kind in "bu" and _white(X.dtype) * 4 < high
-        # A picture whose white is a 256th of what it was can only be of another range.
-        faint = X.dtype.kind == "f" and high > 1 and 0 < largest * 256 <= high
-        too_dark = (high > 1 and fractions) or narrow or faint
-        if smallest < low - slack or largest > high + slack or too_dark:
+
+# === What X is ===
+
+
+def read_entries(X: Any) -> list[Any] | None:
+    """Return the entries of X where it is a list of pictures; None where it is one array.
+
+    Raises
+    ------
+    DataError
+        If it is a single file, or holds entries of several kinds.
+    """
+    if isinstance(X, (str, bytes, os.PathLike)) or is_pillow(X):
+        raise DataError(
+            f"X: expected a list or array of pictures. Received: a single one, {_show(X)}. Pass "
+            f"[picture]."
+        )
+    if not isinstance(X, (list, tuple)):
+        X = as_array(X)
+        if X.dtype.kind not in "OUS":
+            return None
+        if X.ndim == 2 and X.shape[1] == 1:  # a one-column table
+            X = X[:, 0]
+        if X.ndim != 1:
+            return None
+        # NumPy's own text types hold paths; its bytes would have lost zeros at their end.
+        X = X.tolist()
+    kinds = [_kind(entry) for entry in X]
+    if "file" not in kinds and "picture" not in kinds:
+        shapes = {entry.shape for entry in X if hasattr(entry, "shape")}
+        return list(X) if len(shapes) > 1 else None
+    for row, (entry, kind) in enumerate(zip(X, kinds, strict=True)):
+        if kind != kinds[0] or kind == "":
+            expected = {"file": "a path or bytes", "picture": "a Pillow picture"}
             raise DataError(
-                f"X: expected pixels of {low:g} to {high:g}, as in fit. Received: {smallest:g} to "
-                f"{largest:g} ({X.dtype}). Scale X as the training pictures were."
+                f"X: expected {expected.get(kinds[0], 'a picture')} in every row, as in the first. "
+                f"Received in row {row}: {_show(entry)}."
             )
+    return list(X)
+
+
+def _kind(entry: Any) -> str:
+    if is_encoded(entry):
+        return "file"
+    if is_pillow(entry):
+        return "picture"
+    return "array" if np.ndim(entry) else ""
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_pictures(X: Any) -> np.ndarray:
-    """Return X as an array of pictures, or say why it is none.
+    """Return X as an array of pictures of one size, or say why it is none.
 
     Raises
     ------
@@ -166,7 +238,10 @@ def check_pictures(X: Any) -> np.ndarray:
     """
     X = as_array(X)
     if X.dtype.kind not in "uifb":
-        raise DataError(f"X: expected numbers. Received: an array of {X.dtype}.")
+        raise DataError(
+            f"X: expected numbers, or a list of files or Pillow pictures. Received: an array of "
+            f"{X.dtype}."
+        )
     channels = X.ndim > 0 and X.shape[-1] in (1, 3, 4)
     # (height, width, 3) would pass for grey pictures that are three pixels wide.
     if X.ndim not in (3, 4) or (X.ndim == 3) == channels:
@@ -184,48 +259,28 @@ def check_pictures(X: Any) -> np.ndarray:
     return X
 
 
-def _overshoots(X: np.ndarray, smallest: float, largest: float, low: float, high: float) -> bool:
-    """Say whether pixels use a range and leave it by what bicubic resizing adds."""
-    slack = SLACK / 2 * (high - low)
-    uses = X.dtype.kind == "f" and largest > (low + high) / 2
-    return uses and low - slack <= smallest and largest <= high + slack
+def _check_ragged(entries: Sequence[Any]) -> list[np.ndarray]:
+    """Return pictures of different sizes as arrays, or name the row of what is none."""
+    pictures = []
+    for row, entry in enumerate(entries):
+        picture = as_array(entry)
+        if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 3, 4)):
+            raise DataError(
+                f"X: expected a picture of shape (height, width) or (height, width, channels) with "
+                f"1, 3 or 4 channels in every row. Received in row {row}: {picture.shape}."
+            )
+        try:
+            # A grey picture that is three pixels wide would pass for one of three channels.
+            with_channels = picture[..., np.newaxis] if picture.ndim == 2 else picture
+            pictures.append(check_pictures(with_channels[np.newaxis])[0])
+        except DataError as error:
+            raise DataError(f"row {row} of {error}") from error
+    return pictures
 
 
-def _white(dtype: np.dtype) -> float:
-    """Return what white is to a type of whole numbers."""
-    return 1.0 if dtype.kind == "b" else float(np.iinfo(dtype).max)
+def _flat(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([picture.ravel() for picture in pictures])
 
 
-def find_pixel_range(X: np.ndarray) -> tuple[float, float]:
-    """Decide which values stand for black and white.
-
-    Parameters
-    ----------
-    X : numpy.ndarray
-        Pictures, checked.
-
-    Returns
-    -------
-    (float, float)
-        The narrowest of the common ranges that holds the values. Values that reach only a small
-        part of it get a range of their own, with a warning.
-    """
-    smallest, largest = float(X.min()), float(X.max())
-    fitting = [
-        (low, high)
-        for low, high in FULL_RANGES
-        if (low <= smallest and largest <= high) or _overshoots(X, smallest, largest, low, high)
-    ]
-    if not fitting:
-        raise DataError(
-            f"X: expected pixels of 0..1, -1..1, 0..255 or 0..65535. Received: {smallest:g} to "
-            f"{largest:g} ({X.dtype}). Scale X to one of these."
-        )
-    low, high = fitting[0]
-    if high > 1 and largest < 0.25 * high:
-        warn(
-            f"X: pixels reach from {smallest:g} to {largest:g}; {largest:g} is taken for white. If "
-            f"white is {high:g}, scale X or add a picture that holds it."
-        )
-        return 0.0, largest
-    return low, high
+def _digests(pictures: Any) -> tuple[bytes, ...]:
+    return tuple(digest(picture.tobytes() + repr(picture.shape).encode()) for picture in pictures)

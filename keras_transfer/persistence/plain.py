@@ -19,6 +19,7 @@ from keras_transfer.inputs.pictures import PictureInput
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.modes import RECIPES
 from keras_transfer.training.audit import AuditRow
+from keras_transfer.training.data_report import DataReport
 from keras_transfer.training.run import StageRecord
 from keras_transfer.training.stage import Stage
 
@@ -30,6 +31,7 @@ _DATACLASSES: dict[str, type] = {
     for kind in (
         AuditRow,
         ClassTargets,
+        DataReport,
         FeatureInput,
         LabelTargets,
         NumberTargets,

@@ -1,17 +1,17 @@
-"""Prepared arrays as batches for training and validation."""
+"""Prepared examples as batches for training and validation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from keras_transfer.inputs.picture_files import EncodedPictures
 
 __all__ = ["ordered_batches", "shuffled_batches"]
 
 
 def shuffled_batches(
-    arrays: tuple[np.ndarray, ...],
+    arrays: tuple[Any, ...],
     batch_size: int,
     seed: int,
     augment: Callable[[Any], Any] | None = None,
@@ -21,7 +21,8 @@ def shuffled_batches(
     Parameters
     ----------
     arrays : tuple of numpy.ndarray
-        Inputs, targets and, if there are any, weights; of the same length.
+        Inputs, targets and, if there are any, weights; of the same length. The inputs may be
+        `EncodedPictures`, which are decoded in parallel, ahead of the training.
     batch_size : int
     seed : int
     augment : callable, optional
@@ -38,25 +39,20 @@ def shuffled_batches(
     rows = tf.data.Dataset.range(len(arrays[0])).shuffle(
         len(arrays[0]), seed=seed, reshuffle_each_iteration=True
     )
-    everything = [tf.constant(array) for array in arrays]
-    dataset = rows.batch(batch_size).map(
-        lambda row: tuple(tf.gather(array, row) for array in everything),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    dataset = _read(rows, arrays, batch_size)
     if augment is not None:
         # One at a time: the random layers draw from a state, whose order must not vary.
         dataset = dataset.map(lambda x, *rest: (augment(x), *rest))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def ordered_batches(arrays: tuple[np.ndarray, ...], batch_size: int) -> Any:
+def ordered_batches(arrays: tuple[Any, ...], batch_size: int) -> Any:
     """Make a dataset in the order of the arrays.
 
     Parameters
     ----------
     arrays : tuple of numpy.ndarray
-        Inputs, targets and, if there are any, weights; of the same length.
+        As for `shuffled_batches`.
     batch_size : int
 
     Returns
@@ -66,4 +62,23 @@ def ordered_batches(arrays: tuple[np.ndarray, ...], batch_size: int) -> Any:
     """
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+    rows = tf.data.Dataset.range(len(arrays[0]))
+    return _read(rows, arrays, batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _read(rows: Any, arrays: tuple[Any, ...], batch_size: int) -> Any:
+    """Turn a dataset of row numbers into one of batches."""
+    import tensorflow as tf
+
+    parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    inputs, *others = arrays
+    rest = [tf.constant(array) for array in others]
+
+    def gather(row: Any) -> tuple[Any, ...]:
+        return tuple(tf.gather(array, row) for array in rest)
+
+    if isinstance(inputs, EncodedPictures):
+        read = inputs.reader()
+        return rows.map(lambda row: (read(row), *gather(row)), **parallel).batch(batch_size)
+    kept = tf.constant(inputs)
+    return rows.batch(batch_size).map(lambda row: (tf.gather(kept, row), *gather(row)), **parallel)

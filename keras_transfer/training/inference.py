@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.inputs.picture_files import EncodedPictures
 from keras_transfer.training.compiled import CompiledNetwork, forward_for
 
 __all__ = ["Inference"]
@@ -39,17 +40,18 @@ class Inference:
             self._compiled = forward_for(self._model)
         return self._compiled.forward(self._model, inputs)[what].numpy()
 
-    def on_array(self, inputs: np.ndarray, batch_size: int, what: str = "outputs") -> np.ndarray:
+    def on_inputs(self, inputs: Any, batch_size: int, what: str = "outputs") -> np.ndarray:
         """Return the outputs for prepared inputs.
 
         Parameters
         ----------
-        inputs : numpy.ndarray of shape (n, ...)
+        inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
         batch_size : int
             Vectors come in batches of their own size, so that the answer for one does not depend
             on the others.
-        what : {"outputs", "logits"}
-            The model's answers, or what a head of a classifier computes them from.
+        what : {"outputs", "features", "logits"}
+            The model's answers, what a head of ours reads, or what a classifier's computes the
+            answers from.
 
         Returns
         -------
@@ -58,6 +60,8 @@ class Inference:
         """
         if inputs.ndim == 2:
             return self._on_vectors(inputs, what)
+        if isinstance(inputs, EncodedPictures):
+            return np.concatenate([self(batch, what) for batch in inputs.batches(batch_size)])
         starts = range(0, len(inputs), batch_size)
         return np.concatenate([self(inputs[start : start + batch_size], what) for start in starts])
 

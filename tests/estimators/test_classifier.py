@@ -162,9 +162,9 @@ def test_validation_data(data):
 def test_scoring_is_scikit_learns(scoring, data):
     from sklearn.metrics import get_scorer
 
-    X, y = data
-    clf = make(scoring=scoring).fit(X, y, validation_data=(X, y))
-    expected = get_scorer(scoring)(clf, X, y)
+    held = tiny.pictures(n_per_class=12, seed=1)
+    clf = make(scoring=scoring).fit(*data, validation_data=held)
+    expected = get_scorer(scoring)(clf, *held)
     assert clf.validation_score_ == pytest.approx(expected, abs=1e-5)
 
 

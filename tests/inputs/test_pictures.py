@@ -10,13 +10,9 @@ import tiny
 from keras_transfer import TransferClassifier
 from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferWarning
 from keras_transfer.inputs import pictures
-from keras_transfer.inputs.pictures import (
-    PictureInput,
-    check_pictures,
-    find_pixel_range,
-    resize_pictures,
-    resolve_image_size,
-)
+from keras_transfer.inputs.decoding import resize_pictures
+from keras_transfer.inputs.pictures import PictureInput, check_pictures, resolve_image_size
+from keras_transfer.inputs.pixel_range import find_pixel_range
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 8, 6, 3), np.uint8)
@@ -268,10 +264,8 @@ NOT_PICTURES = {
     "channels first": (np.zeros((2, 3, 8, 8)), r"1, 3 or 4 channels\. Received: \(2, 3, 8, 8\)"),
     "no pictures": (np.zeros((0, 8, 8, 3)), r"at least one picture\. Received: shape \(0, 8, 8"),
     "no pixels": (np.zeros((2, 0, 8, 3)), r"at least one picture\. Received: shape \(2, 0, 8"),
-    "two sizes": ([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], r"one shape.*Received: a list"),
-    "paths": (["a.png", "b.png"], r"expected numbers\. Received: an array of <U5"),
-    "objects": (np.array([None, None]), r"expected numbers\. Received: an array of object"),
-    "complex": (np.zeros((1, 2, 2), complex), r"expected numbers\. Received: .* complex128"),
+    "objects": (np.array([None, None]), r"expected numbers, or .* an array of object"),
+    "complex": (np.zeros((1, 2, 2), complex), r"expected numbers, or .* complex128"),
 }
 
 
@@ -300,8 +294,8 @@ def test_the_advice_for_one_axis_would_help():
 @pytest.mark.parametrize(
     ("X", "y"),
     [
-        (NOT_PICTURES["two sizes"][0], ["a", "b"]),
-        (["a.png", "b.png"], ["a", "b"]),
+        ([np.zeros((8, 8, 3)), np.zeros((9, 8, 2))], ["a", "b"]),
+        (["no.png", "such.png"], ["a", "b"]),
         (np.zeros(4), ["a", "b", "a", "b"]),
         (3, ["a", "b"]),
     ],
@@ -309,7 +303,7 @@ def test_the_advice_for_one_axis_would_help():
 )
 def test_fit_refuses_them_as_clearly(X, y):
     with pytest.raises(DataError, match=r"^X: expected"):
-        TransferClassifier(tiny.cnn).fit(X, y)
+        TransferClassifier(tiny.cnn, image_size=8, modality="picture").fit(X, y)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)

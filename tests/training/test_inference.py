@@ -20,7 +20,7 @@ def test_equals_the_model(model, batch_size):
     X = tiny.pictures()[0].astype("float32")
     expected = model.predict(X, verbose=0)
     inference = Inference(model)
-    np.testing.assert_allclose(inference.on_array(X, batch_size), expected, atol=1e-6)
+    np.testing.assert_allclose(inference.on_inputs(X, batch_size), expected, atol=1e-6)
     for kind in ("float32", "uint8", "float64"):
         np.testing.assert_allclose(inference(X.astype(kind)), expected, atol=1e-6)
 
@@ -28,9 +28,9 @@ def test_equals_the_model(model, batch_size):
 def test_follows_the_weights(model):
     X = tiny.pictures()[0].astype("float32")
     inference = Inference(model)
-    before = inference.on_array(X, 8)
+    before = inference.on_inputs(X, 8)
     layer = model.get_layer("head.logits")
     layer.bias.assign_add([5.0, 0, 0])
-    after = inference.on_array(X, 8)
+    after = inference.on_inputs(X, 8)
     assert (after[:, 0] > before[:, 0]).all()
     np.testing.assert_allclose(after, model(X), atol=1e-6)
