@@ -9,31 +9,36 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_transfer.backbones.backbone import IMAGENET
 from keras_transfer.backbones.registry import get_backbone, list_backbones
-from keras_transfer.datasets import LOADERS
-from keras_transfer.errors import KerasTransferError, unknown_name
+from keras_transfer.datasets import DATASETS
+from keras_transfer.errors import DataError, KerasTransferError, unknown_name
 from keras_transfer.estimators.classifier import TransferClassifier
 from keras_transfer.estimators.scoring import find_scorer
 from keras_transfer.graph.readout import Readout
+from keras_transfer.inputs.labelled_files import read_labelled
 from keras_transfer.modes import RECIPES
 from keras_transfer.parameters import find_problems
+from keras_transfer.quality import QUALITIES
 
 __all__ = [
     "apply_override",
     "as_estimator_values",
     "as_file_name",
     "find_value_problems",
+    "task_of",
     "word_shape_problem",
 ]
 
 # What a file may leave out.
 RECIPE, IMAGE_SIZE = "composite", 128
-# The other word for weights: no file.
-RANDOM = "random"
+# The other words for weights: no file, and what the source task left.
+RANDOM, SOURCE = "random", "source"
+CLASSIFICATION, REGRESSION = "classification", "regression"
 # Parameters of the estimator that a file may set by their own name.
 _ESTIMATOR_KEYS = (
     "backbone",
@@ -104,14 +109,17 @@ def _leads_nowhere(key: str, part: str, parent: Any) -> str:
 
 _EXPECTED = {
     "int_type": "a whole number",
+    "float_type": "a number",
     "string_type": "text",
     "bool_type": "true or false",
     "dict_type": "a table",
     "model_type": "a table",
+    "list_type": "a list",
     "tuple_type": "a list of tables, each headed [[runs]]",
+    "greater_than": "more than {gt:g}",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
-    "less_than": "less than {lt}",
+    "less_than": "less than {lt:g}",
     "too_short": "at least {min_length}",
     "string_too_short": "some text",
     "string_too_long": "at most {max_length} characters",
@@ -166,23 +174,134 @@ def find_value_problems(content: Mapping[str, Any]) -> list[str]:
     list of str
         One sentence for each mistake.
     """
-    data, shared, runs = (content.get(key) for key in ("data", "estimator", "runs"))
+    data, shared, runs, source, quality = (
+        content.get(key) for key in ("data", "estimator", "runs", "source", "quality")
+    )
     problems = [
         f"{key}: expected one line of printable characters. Received: {_show(text)}."
         for key in ("title", "output")
         if isinstance(text := content.get(key), str) and not text.isprintable()
     ]
-    dataset = data.get("dataset") if isinstance(data, dict) else None
-    if isinstance(dataset, str) and dataset not in LOADERS:
-        problems.append("data: " + unknown_name("dataset", dataset, LOADERS))
+    if isinstance(quality, str) and quality not in QUALITIES:
+        problems.append(unknown_name("quality", quality, QUALITIES))
+    if isinstance(data, dict):
+        problems += _check_data(data)
+    if isinstance(source, dict):
+        problems += _check_examples("source", source)[0]
     image_size = data.get("image_size", IMAGE_SIZE) if isinstance(data, dict) else None
     if shared is None or isinstance(shared, dict):
         problems += _check_estimator(shared or {}, image_size)
     rows = enumerate(runs) if isinstance(runs, list) else ()
     tables = [(f"runs.{number}", run) for number, run in rows if isinstance(run, dict)]
+    if isinstance(source, dict):
+        problems += _check_mode("source", source, (IMAGENET, RANDOM))
+        if tables and all(run.get("weights") != SOURCE for _, run in tables):
+            problems.append(
+                f"source: expected a run that starts from it, with weights = {SOURCE!r}. "
+                f"Received: none. Add one, or leave the source out."
+            )
     for where, run in tables:
-        problems += _check_run(where, run)
+        problems += _check_mode(where, run, (IMAGENET, RANDOM, SOURCE))
+        if run.get("weights") == SOURCE and source is None:
+            problems.append(
+                f"{where}: weights: expected a table [source], whose task is trained first. "
+                f"Received: {SOURCE!r} without it. Add it."
+            )
+        name = run.get("name")
+        if isinstance(name, str) and not name.isprintable():
+            problems.append(
+                f"{where}: name: expected one line of printable characters. Received: "
+                f"{_show(name)}."
+            )
     return problems + _check_names(tables)
+
+
+def task_of(table: Mapping[str, Any]) -> str:
+    """Return the task of a table of examples: of its data set, or as it says."""
+    name = table.get("dataset")
+    if isinstance(name, str) and name in DATASETS:
+        return REGRESSION if DATASETS[name].classes is None else CLASSIFICATION
+    return REGRESSION if table.get("task") == REGRESSION else CLASSIFICATION
+
+
+def _check_data(data: Mapping[str, Any]) -> list[str]:
+    """Check the target task's examples, and how they are split."""
+    problems, known = _check_examples("data", data)
+    is_regression = task_of(data) == REGRESSION
+    ways = [key for key in ("test_folder", "train_per_class", "test_share") if key in data]
+    if ways[1:]:
+        problems.append(
+            f"data: expected one way to say what is tested. Received: {' and '.join(ways)}. "
+            f"Leave one out."
+        )
+    if is_regression:
+        keys = [key for key in ("train_per_class", "test_per_class") if key in data]
+        problems += [_of_classes("data", key) for key in keys]
+    if isinstance(test_folder := data.get("test_folder"), str):
+        found, own = _check_folder("data: test_folder", test_folder, is_regression)
+        problems += found
+        if unseen := sorted(own - known) if known and data.get("classes") is None else []:
+            problems.append("data: test_folder: " + unknown_name("class", unseen[0], sorted(known)))
+    return problems
+
+
+def _check_examples(where: str, table: Mapping[str, Any]) -> tuple[list[str], set[str]]:
+    """Check where examples come from; return the classes, too, as far as there are any."""
+    problems: list[str] = []
+    known: set[str] = set()
+    dataset, folder = table.get("dataset"), table.get("folder")
+    if (dataset is None) == (folder is None):
+        received, advice = ("none", "Add one") if dataset is None else ("both", "Leave one out")
+        problems.append(f"{where}: expected dataset or folder. Received: {received}. {advice}.")
+    if isinstance(dataset, str) and dataset not in DATASETS:
+        problems.append(f"{where}: " + unknown_name("dataset", dataset, DATASETS))
+    elif isinstance(dataset, str):
+        known = set(DATASETS[dataset].classes or ())
+    is_regression = task_of(table) == REGRESSION
+    if isinstance(folder, str) and dataset is None:
+        found, known = _check_folder(f"{where}: folder", folder, is_regression)
+        problems += found
+    words = {"task": (CLASSIFICATION, REGRESSION), "on_error": ("raise", "skip")}
+    for key, choices in words.items():
+        if isinstance(value := table.get(key), str) and value not in choices:
+            problems.append(f"{where}: " + unknown_name(key, value, choices))
+        elif key == "task" and value is not None and dataset is not None:
+            problems.append(f"{where}: task: expected none with a dataset, which has its own.")
+    if is_regression:
+        return problems + ([_of_classes(where, "classes")] if "classes" in table else []), set()
+    classes = table.get("classes")
+    names = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
+    for name in dict.fromkeys(names):
+        if known and name not in known:
+            problems.append(f"{where}: classes: " + unknown_name("class", name, sorted(known)))
+        if names.count(name) > 1:
+            problems.append(f"{where}: classes: expected each once. Received: {name!r}, twice.")
+    return problems, known
+
+
+def _of_classes(where: str, key: str) -> str:
+    return (
+        f"{where}: {key}: expected none in a regression, whose examples have no classes. "
+        f"Use test_share, or limit."
+    )
+
+
+def _check_folder(where: str, folder: str, is_regression: bool) -> tuple[list[str], set[str]]:
+    """Look into a folder or CSV of labelled pictures; return its classes, too."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come when it is read for the training
+            found = read_labelled(folder)
+    except DataError as error:
+        return [f"{where}: {error}"], set()
+    labels = set(found.labels)
+    if not is_regression:
+        return [], labels
+    try:
+        sorted(map(float, labels))
+    except ValueError as error:
+        return [f"{where}: expected numbers as labels, for a regression. Received: {error}."], set()
+    return [], set()
 
 
 def _check_estimator(shared: Mapping[str, Any], data_size: Any) -> list[str]:
@@ -220,7 +339,8 @@ def _check_estimator(shared: Mapping[str, Any], data_size: Any) -> list[str]:
     return problems
 
 
-def _check_run(where: str, run: Mapping[str, Any]) -> list[str]:
+def _check_mode(where: str, run: Mapping[str, Any], words: Sequence[str]) -> list[str]:
+    """Check the mode and its settings, and the weights that it starts from."""
     problems = []
     mode = run.get("recipe", RECIPE)
     settings = run.get("settings", {})
@@ -236,18 +356,9 @@ def _check_run(where: str, run: Mapping[str, Any]) -> list[str]:
         ]
         problems += find_problems(f"{where}.settings", settings, recipe._constraints)
     weights = run.get("weights", IMAGENET)
-    if (
-        isinstance(weights, str)
-        and weights not in (IMAGENET, RANDOM)
-        and not os.path.isfile(weights)
-    ):
-        problem = unknown_name("weights", weights, (IMAGENET, RANDOM))
+    if isinstance(weights, str) and weights not in words and not os.path.isfile(weights):
+        problem = unknown_name("weights", weights, words)
         problems.append(f"{where}: {problem} Or the path of a Keras weights file.")
-    name = run.get("name")
-    if isinstance(name, str) and not name.isprintable():
-        problems.append(
-            f"{where}: name: expected one line of printable characters. Received: {_show(name)}."
-        )
     return problems
 
 

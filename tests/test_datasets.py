@@ -1,5 +1,6 @@
-"""The built-in example data: what is in the pictures, where they are kept, and how they split."""
+"""The example data and the user's: what is in the pictures, where they are kept, how they split."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_transfer import datasets
-from keras_transfer.datasets import load_openmoji, per_class_split
+from keras_transfer.datasets import load_openmoji, load_pictures, per_class_split
 from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferWarning
 
 COUNTS = {
@@ -397,6 +398,69 @@ def test_a_reader_never_meets_a_half_written_file(tmp_path):
     assert len(reads) > 3
     assert all(reads)
     assert cache_file(tmp_path) == path
+
+
+# === The user's pictures ===
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_folder_of_the_users(tmp_path):
+    touch(tmp_path, "dog/1.png", "cat/b/2.JPG", "cat/1.png", "Ähre/1.gif")
+    data = load_pictures(str(tmp_path))
+    names = ["cat/1.png", "cat/b/2.JPG", "dog/1.png", "Ähre/1.gif"]
+    assert data.filenames.tolist() == [str(tmp_path / name) for name in names]
+    assert data.filenames.dtype == object
+    assert data.target_names.tolist() == ["cat", "dog", "Ähre"]
+    assert data.target.tolist() == [0, 0, 1, 2]
+    assert data.target.dtype == np.int64
+    assert data.labels.tolist() == ["cat", "cat", "dog", "Ähre"]
+    assert data.labels.dtype.kind == data.target_names.dtype.kind == "U"
+    assert data.DESCR.startswith("4 pictures in 3 classes, of ")
+    assert str(tmp_path) in data.DESCR
+
+
+def test_a_csv_of_the_users(tmp_path):
+    (tmp_path / "t.csv").write_text("label,path\n10,b.png\n9,a.png\n10,c.png\n")
+    data = load_pictures(tmp_path / "t.csv")
+    assert data.filenames.tolist() == [str(tmp_path / f"{name}.png") for name in "bac"]
+    assert data.target_names.tolist() == ["10", "9"]  # text, in the order of text
+    assert data.target_names[data.target].tolist() == data.labels.tolist() == ["10", "9", "10"]
+
+
+def test_names_that_are_no_text(tmp_path):
+    touch(tmp_path, *(os.fsdecode(name) for name in (b"\xff/1.png", b"\xe9/\xfe.png")))
+    data = load_pictures(tmp_path)
+    assert data.target_names.tolist() == ["\udce9", "\udcff"]
+    assert all(os.path.exists(file) for file in data.filenames)
+
+
+def test_what_can_be_split_and_searched(tmp_path):
+    from sklearn.model_selection import train_test_split
+
+    touch(tmp_path, *(f"{name}/{i}.png" for name in "ab" for i in range(5)))
+    data = load_pictures(tmp_path)
+    files, held, _, y = train_test_split(
+        data.filenames, data.labels, test_size=4, stratify=data.target, random_state=0
+    )
+    assert sorted(y) == ["a", "a", "b", "b"]
+    assert sorted([*files, *held]) == data.filenames.tolist()
+    assert [file.split(os.sep)[-2] for file in held] == y.tolist()
+
+
+def test_what_the_user_does_not_have(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        load_pictures(tmp_path / "missing")
+    with pytest.raises(DataError, match="expected a folder of class folders"):
+        load_pictures(tmp_path)
+    touch(tmp_path, "a/1.png", "b/1.txt")
+    with pytest.warns(KerasTransferWarning, match="no picture in b") as caught:
+        load_pictures(tmp_path)
+    assert caught[0].filename == __file__
 
 
 # === The split ===

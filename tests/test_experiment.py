@@ -2,10 +2,13 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import Bunch
 
@@ -13,13 +16,17 @@ import keras_transfer
 from keras_transfer import datasets, register_backbone
 from keras_transfer.backbones import registry
 from keras_transfer.config import read_recipe_file
+from keras_transfer.datasets import DataSet
 from keras_transfer.errors import (
+    DataError,
     InvalidParameterError,
+    KerasTransferWarning,
     OutputError,
     OutputExistsError,
     RecipeFileError,
 )
 from keras_transfer.experiment import results_table, run_recipe_file
+from keras_transfer.recipe_data import read_target
 
 RECIPE = """
 title = "Shapes | [/b]"
@@ -43,6 +50,9 @@ settings = {epochs = 2}
 """
 
 
+NAMES = ("circle", "square", "stripes")
+
+
 def shapes(*, image_size):
     X, y = tiny.pictures(size=image_size)
     names, target = np.unique(y, return_inverse=True)
@@ -52,7 +62,7 @@ def shapes(*, image_size):
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     """Read the recipe, its output in a folder that does not exist yet."""
-    monkeypatch.setitem(datasets.LOADERS, "shapes", shapes)
+    monkeypatch.setitem(datasets.DATASETS, "shapes", DataSet(shapes, NAMES))
     monkeypatch.setattr(registry, "_REGISTERED", {})
     register_backbone("Tiny", tiny.cnn)
     monkeypatch.chdir(tmp_path)
@@ -109,7 +119,7 @@ def test_the_output_holds_everything_and_the_saved_estimator_scores_the_same(rec
     _, test = datasets.per_class_split(labels, 4, random_state=1)
     loaded = keras_transfer.load(output / "probe.keras_transfer", custom_objects={"cnn": tiny.cnn})
     score = balanced_accuracy_score(labels[test], loaded.predict(data.images[test]))
-    assert score == results[1].balanced_accuracy
+    assert {"balanced accuracy": score} == results[1].scores
 
 
 def test_a_run_takes_the_seconds_of_another(recipe, monkeypatch):
@@ -118,9 +128,9 @@ def test_a_run_takes_the_seconds_of_another(recipe, monkeypatch):
 
     make = experiment._make_estimator
 
-    def watch(recipe_file, run, budget):
+    def watch(recipe_file, run, seed, budget, left):
         budgets[run.name] = budget
-        return make(recipe_file, run, budget)
+        return make(recipe_file, run, seed, budget, left)
 
     monkeypatch.setattr(experiment, "_make_estimator", watch)
     _, probe = run_recipe_file(recipe(), verbose=False)
@@ -130,13 +140,157 @@ def test_a_run_takes_the_seconds_of_another(recipe, monkeypatch):
 def test_test_per_class_takes_as_many(recipe, monkeypatch):
     lengths = []
 
-    def score(truth, predicted):
-        lengths.append(sorted(np.unique(truth, return_counts=True)[1]))
-        return 0.0
+    def score(table, estimator, test):
+        lengths.append(sorted(np.unique(test.y, return_counts=True)[1]))
+        return {"balanced accuracy": 0.0}
 
-    monkeypatch.setattr("keras_transfer.experiment.balanced_accuracy_score", score)
+    monkeypatch.setattr("keras_transfer.experiment._score", score)
     run_recipe_file(recipe("data.test_per_class=2"), verbose=False)
     assert lengths == [[2, 2, 2]] * 2
+
+
+# === Source tasks, numbers, seeds ===
+
+SOURCE = """
+[source]
+dataset = "shapes"
+classes = ["circle", "stripes"]
+limit = 6
+recipe = "parameter"
+settings = {epochs = 2}
+"""
+
+
+def test_a_run_starts_from_what_the_source_task_left(recipe, tmp_path, monkeypatch):
+    from keras_transfer import experiment
+
+    fitted, backbones = [], {}
+    new = experiment._new_estimator
+
+    def watch(examples, backbone, parameters, seed, mode):
+        estimator = new(examples, backbone, parameters, seed, mode)
+        backbones[getattr(mode, "name", "source")] = estimator.backbone
+        fitted.append(estimator)
+        return estimator
+
+    monkeypatch.setattr(experiment, "_new_estimator", watch)
+    path = tmp_path / "recipe.toml"
+    path.write_text(path.read_text() + SOURCE)
+    still = "runs.1.settings.epochs=1"
+    run_recipe_file(recipe("runs.1.weights=source", still), verbose=False)
+    source, probe, _ = fitted
+    assert source.classes_.tolist() == ["circle", "stripes"]
+    assert source.data_report_.n_train == 12
+    assert backbones["source"].input_shape is None  # as registered
+    assert backbones["probe"].input_shape == (16, 16, 3)  # as fitted
+    # Structure transfer leaves the blocks as they came: as the source task left them.
+    assert probe.classes_.tolist() == ["circle", "square", "stripes"]
+    weights = [
+        {w.path: w.numpy() for layer in e.model_.layers if "." in layer.name for w in layer.weights}
+        for e in (source, probe)
+    ]
+    kept = [path for path in weights[0] if not path.startswith("head")]
+    assert kept
+    for path in kept:
+        np.testing.assert_array_equal(weights[0][path], weights[1][path])
+
+
+def test_numbers_are_scored_as_numbers(recipe, monkeypatch):
+    def turned(*, image_size):
+        X, _ = tiny.pictures(size=image_size)
+        return Bunch(images=X, target=X.reshape(len(X), -1).mean(axis=1).astype(float))
+
+    monkeypatch.setitem(datasets.DATASETS, "turned", DataSet(turned, None))
+    numbers = ["data.dataset=turned", "runs.0.settings.epochs=1"]
+    path_problem = "train_per_class: expected none in a regression"
+    with pytest.raises(RecipeFileError, match=path_problem):
+        recipe(*numbers)
+    text = RECIPE.replace("train_per_class = 4", "test_share = 0.25")
+    Path("recipe.toml").write_text(text)
+    results = run_recipe_file(recipe(*numbers), verbose=False)
+    assert list(results[0].scores) == ["R2", "mean absolute error"]
+    assert "| run | R2 | mean absolute error |" in Path("out/result/results.md").read_text()
+
+
+def test_seeds_are_averaged_and_the_first_is_saved(recipe, tmp_path):
+    few = ["seeds=2", "runs.0.settings.epochs=1", "runs.1.settings.epochs=1"]
+    results = run_recipe_file(recipe(*few), verbose=False)
+    order = [("same | seconds", 1), ("probe", 1), ("same | seconds", 2), ("probe", 2)]
+    assert [(result.name, result.seed) for result in results] == order
+    output = tmp_path / "out" / "result"
+    assert "±" in (output / "results.md").read_text()
+    loaded = keras_transfer.load(output / "probe.keras_transfer", custom_objects={"cnn": tiny.cnn})
+    assert loaded.random_state == 1
+    with (output / "history.csv").open(newline="") as file:
+        runs = {row["run"] for row in csv.DictReader(file)}
+    assert runs == {f"{name}, seed {seed}" for name, seed in order}
+    (alone, _) = run_recipe_file(recipe(*few[1:], "output=out/alone", "seed=2"), verbose=False)
+    assert alone.scores == results[2].scores
+
+
+# === The user's own pictures ===
+
+
+@pytest.fixture
+def own(recipe, tmp_path):
+    """Write folders of pictures, and read a recipe of them."""
+    X, y = tiny.pictures(size=16)
+    for row, (picture, name) in enumerate(zip(X, y, strict=True)):
+        path = tmp_path / "pictures" / name / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    text = RECIPE.replace('dataset = "shapes"\ntrain_per_class = 4', 'folder = "pictures"')
+    (tmp_path / "recipe.toml").write_text(text)
+    return lambda *overrides: recipe("runs.0.settings.epochs=1", *overrides)
+
+
+def test_a_folder_is_split_evenly_by_share(own):
+    data = own().data
+    assert data.test_share == 0.2  # what a file gets that does not say
+    train, test = read_target(data, 0)
+    assert set(train.X).isdisjoint(test.X)
+    assert {name: (train.y == name).sum() for name in NAMES} == dict.fromkeys(NAMES, 6)
+    assert {name: (test.y == name).sum() for name in NAMES} == dict.fromkeys(NAMES, 2)
+    assert all(name in path for path, name in zip(test.X, test.y, strict=True))
+
+
+def test_classes_limit_and_a_test_folder(own, tmp_path):
+    shutil.copytree(tmp_path / "pictures", tmp_path / "later")
+    few = ['data.classes=["stripes", "square"]', "data.limit=4", "data.test_folder=later"]
+    train, test = read_target(own(*few).data, 0)
+    for part in (train, test):
+        names, counts = np.unique(part.y, return_counts=True)
+        assert (names.tolist(), counts.tolist()) == (["square", "stripes"], [4, 4])
+    assert all("pictures" in path for path in train.X)
+    assert all("later" in path for path in test.X)
+
+
+def test_a_folder_runs_from_end_to_end(own, tmp_path):
+    results = run_recipe_file(own(), verbose=False)
+    assert [result.name for result in results] == ["same | seconds", "probe"]
+    saved = tmp_path / "out" / "result" / "probe.keras_transfer"
+    loaded = keras_transfer.load(saved, custom_objects={"cnn": tiny.cnn})
+    _, test = read_target(own().data, 1)
+    score = balanced_accuracy_score(test.y, loaded.predict(test.X))
+    assert results[1].scores == {"balanced accuracy": score}
+
+
+def test_a_broken_file_is_named_or_skipped(own, tmp_path):
+    broken = tmp_path / "pictures" / "stripes" / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        run_recipe_file(own("seed=1"), verbose=False)
+    with pytest.warns(KerasTransferWarning, match=r"1 of 25 files are skipped: .*broken\.png"):
+        results = run_recipe_file(own("data.on_error=skip"), verbose=False)
+    assert len(results) == 2
+
+
+def test_a_class_of_one_picture_cannot_be_split(own, tmp_path):
+    alone = tmp_path / "pictures" / "alone" / "1.png"
+    alone.parent.mkdir()
+    shutil.copy(next((tmp_path / "pictures" / "stripes").iterdir()), alone)
+    with pytest.raises(InvalidParameterError, match=r"data\.test_share: .* one of alone"):
+        run_recipe_file(own(), verbose=False)
 
 
 # === The output folder ===
@@ -255,7 +409,10 @@ def test_an_error_of_a_library_below_is_one_of_ours(recipe, tmp_path):
 def test_the_table_is_in_words(recipe):
     from keras_transfer.experiment import RunScore
 
-    assert results_table([RunScore("a", 0.98765, 1234567, 12.34)]) == [
-        ("run", "balanced accuracy", "trained parameters", "seconds"),
+    first = RunScore("a", 0, {"R2": 0.98765}, 1234567, 12.34)
+    assert results_table([first]) == [
+        ("run", "R2", "trained parameters", "seconds"),
         ("a", "0.988", "1,234,567", "12.3"),
     ]
+    second = RunScore("a", 1, {"R2": 0.78765}, 1234567, 14.34)
+    assert results_table([first, second])[1] == ("a", "0.888 ± 0.141", "1,234,567", "13.3")

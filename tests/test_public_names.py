@@ -41,11 +41,13 @@ ROOMS = [
     "training",
     "recipe",
     "modes",
+    "quality",
     "estimators",
     "persistence",
     "datasets",
     "config_checks",
     "config",
+    "recipe_data",
     "output_folder",
     "experiment",
     "cli",
@@ -55,7 +57,7 @@ ONLY_IN = {
     "sklearn.base": ("estimators/", "recipe.py"),
     "tensorflow_hub": ("backbones/saved_model.py",),
     "keras_hub": ("backbones/kerashub.py", "backbones/minilm.py"),
-    "click": ("cli.py",),
+    "click": ("cli/",),
     "pydantic": ("config.py",),
 }
 

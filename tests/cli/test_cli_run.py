@@ -46,7 +46,7 @@ def run(*arguments):
 
 
 def answer(monkeypatch, result):
-    monkeypatch.setattr("keras_transfer.cli._start_tensorflow", lambda: None)
+    monkeypatch.setattr("keras_transfer.cli.run.start_tensorflow", lambda: None)
 
     def run_recipe_file(*args, **kwargs):
         if isinstance(result, BaseException):
@@ -115,10 +115,14 @@ def test_an_existing_folder_ends_with_1(recipe, tmp_path):
     assert "--overwrite" in result.stderr
 
 
+SCORES = {"balanced accuracy": 0.5}
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_the_table_goes_to_standard_output(recipe, monkeypatch, quiet):
     answer(
-        monkeypatch, [RunScore("a [/b] run of some sixty characters, which is the most", 0.5, 7, 1)]
+        monkeypatch,
+        [RunScore("a [/b] run of some sixty characters, which is the most", 0, SCORES, 7, 1)],
     )
     result = run(recipe, *["--quiet"] * quiet)
     assert result.exit_code == 0
