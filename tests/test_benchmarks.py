@@ -10,7 +10,11 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
 
 # Script -> a part of the table that it prints.
-ROWS = {"openmoji.py": "| composite transfer |", "sklearn_contract.py": "| scenario |"}
+ROWS = {
+    "openmoji.py": "| composite transfer |",
+    "picture_files.py": "| an epoch of training |",
+    "sklearn_contract.py": "| scenario |",
+}
 
 
 @pytest.mark.slow  # each trains many times

@@ -1,0 +1,153 @@
+"""Reading picture files: how fast, and how long the training waits for it.
+
+    python benchmarks/picture_files.py [--files 400] [--quick]
+
+Two kinds of JPEG: small ones of 512 x 512 pixels and those of a phone, 4000 x 3000. First the
+pictures read per second, all cores, to 224 x 224 pixels: ours, Keras's own
+image_dataset_from_directory (which resizes without antialiasing), and Pillow in one thread. Then
+one epoch of training, decoded when needed: the share of it in which the training waits for its
+next batch, where only the head of EfficientNet-Lite0 trains (least work a picture) and where its
+last two blocks do; and the seconds of an epoch on pictures that are in memory already. Prints
+tables in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from PIL import Image
+
+from keras_transfer import StructureTransfer
+from keras_transfer.datasets import load_openmoji
+from keras_transfer.inputs.picture_files import EncodedPictures, load_encoded
+from keras_transfer.training.batches import shuffled_batches
+
+SIZE = (224, 224)
+BATCH = 32
+KINDS = {"512 x 512": (512, 512), "4000 x 3000": (4000, 3000)}
+
+
+def write(folder, n_files, shape):
+    """Write JPEGs into two class folders; large ones are few pictures, many times."""
+    pictures = load_openmoji(image_size=512).images
+    paths, contents = [], []
+    for row in range(min(n_files, 40 if shape[0] > 1000 else len(pictures))):
+        picture = Image.fromarray(pictures[row * 7 % len(pictures)]).resize(shape)
+        noise = np.random.default_rng(row).normal(0, 4, (shape[1], shape[0], 1))
+        noisy = np.clip(np.asarray(picture) + noise, 0, 255).astype(
+            np.uint8
+        )  # a photograph's grain
+        buffer = io.BytesIO()
+        Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
+        contents.append(buffer.getvalue())
+    for number in range(n_files):
+        path = Path(folder) / str(number % 2) / f"{number:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[number % len(contents)])
+        paths.append(str(path))
+    return paths
+
+
+def ours(paths, folder):
+    return load_encoded(paths, SIZE, keep=False)
+
+
+def ours_in_a_pipeline(paths, folder):
+    return list(EncodedPictures(paths, SIZE).batches(BATCH))
+
+
+def keras_directory(paths, folder):
+    dataset = keras.utils.image_dataset_from_directory(
+        folder, image_size=SIZE, batch_size=BATCH, shuffle=False, verbose=False
+    )
+    return list(dataset)
+
+
+def pillow(paths, folder):
+    resized = []
+    for path in paths:
+        with Image.open(path) as picture:
+            resized.append(
+                np.asarray(picture.convert("RGB").resize(SIZE, Image.Resampling.BILINEAR))
+            )
+    return resized
+
+
+READERS = {
+    "keras_transfer, read and checked before a fit": ours,
+    "keras_transfer, when needed": ours_in_a_pipeline,
+    "keras.utils.image_dataset_from_directory": keras_directory,
+    "Pillow, one thread": pillow,
+}
+
+
+def epoch(model, dataset, steps):
+    """Return the seconds of an epoch, and those of it that are spent waiting for batches."""
+    batches = iter(dataset)
+    model.train_on_batch(*next(batches))  # compiles, and fills what is read ahead
+    waited, started = 0.0, time.monotonic()
+    for _ in range(steps - 1):
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        model.train_on_batch(*batch)
+    return time.monotonic() - started, waited
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=400)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    n_files = 2 * BATCH if options.quick else options.files
+    kinds = dict(list(KINDS.items())[:1]) if options.quick else KINDS
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {
+            name: write(Path(folder) / name, n_files if shape[0] < 1000 else n_files // 4, shape)
+            for name, shape in kinds.items()
+        }
+        print("| pictures per second |", " | ".join(kinds), "|")
+        print("| --- |" + " --- |" * len(kinds))
+        for word, read in READERS.items():
+            speeds = []
+            for name, of_kind in paths.items():
+                read(of_kind[:2], Path(folder) / name)  # what is traced once
+                started = time.monotonic()
+                read(of_kind, Path(folder) / name)
+                speeds.append(f"{len(of_kind) / (time.monotonic() - started):.0f}")
+            print(f"| {word} |", " | ".join(speeds), "|", flush=True)
+
+        print("\n| an epoch of training | in memory, s | when needed, s | waiting, s |")
+        print("| --- | --- | --- | --- |")
+        size = 64 if options.quick else SIZE[0]
+        for blocks in (0,) if options.quick else (0, 2):
+            model = StructureTransfer(train_blocks=blocks).build(
+                "EfficientNetLite0", outputs=2, input_shape=(size, size, 3)
+            )
+            model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+            for name, of_kind in paths.items():
+                y = np.arange(len(of_kind)) % 2
+                steps = len(of_kind) // BATCH
+                kept = load_encoded(of_kind, (size, size), keep=True).inputs
+                later = EncodedPictures(of_kind, (size, size))
+                in_memory, _ = epoch(model, shuffled_batches((kept, y), BATCH, 0), steps)
+                seconds, waited = epoch(model, shuffled_batches((later, y), BATCH, 0), steps)
+                what = f"last {blocks} blocks and head" if blocks else "head"
+                print(
+                    f"| {what}, {len(of_kind)} of {name} | {in_memory:.1f} | {seconds:.1f} | "
+                    f"{waited:.1f} ({waited / seconds:.0%}) |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
