@@ -167,6 +167,8 @@ class RunTable(_Table):
     weights : str
         ``"imagenet"``, ``"random"``, ``"source"`` (what the source task left) or the path of a
         Keras weights file.
+    estimator : dict
+        Parameters of the estimator that differ from those all runs share.
     same_seconds_as : str or None
         Gives this run the seconds that another one took.
     save : bool
@@ -177,6 +179,7 @@ class RunTable(_Table):
     recipe: str = RECIPE
     settings: dict[str, Any] = {}
     weights: str = IMAGENET
+    estimator: dict[str, Any] = {}
     same_seconds_as: str | None = None
     save: StrictBool = False
 
@@ -184,6 +187,14 @@ class RunTable(_Table):
     def file_name(self) -> str:
         """Name of the file that the fitted estimator is saved to."""
         return f"{as_file_name(self.name)}.keras_transfer"
+
+    def quick(self, image_size: int) -> RunTable:
+        """Return the same run with one epoch a stage, on pictures of another size."""
+        estimator = dict(self.estimator)
+        if "image_size" in estimator:
+            estimator["image_size"] = image_size
+        settings = {**self.settings, "epochs": 1}
+        return self.model_copy(update={"settings": settings, "estimator": estimator})
 
 
 class RecipeFile(_Table):
@@ -216,9 +227,10 @@ class RecipeFile(_Table):
     estimator: dict[str, Any] = {}
     runs: Annotated[tuple[RunTable, ...], Field(min_length=1)]
 
-    def estimator_parameters(self) -> dict[str, Any]:
-        """Return the shared parameters as the estimator takes them."""
-        return as_estimator_values(self.estimator)
+    def estimator_parameters(self, run: RunTable | None = None) -> dict[str, Any]:
+        """Return the shared parameters, and a run's own, as the estimator takes them."""
+        own = {} if run is None else run.estimator
+        return as_estimator_values({**self.estimator, **own})
 
     def runs_in_order(self) -> list[RunTable]:
         """Return the runs in the file's order, but each after the one whose seconds it takes."""
@@ -234,9 +246,7 @@ class RecipeFile(_Table):
         """Return the same recipe, small: one epoch a stage, few and small pictures."""
         data = self.data.quick()
         estimator = {**self.estimator, "image_size": data.image_size}
-        runs = tuple(
-            run.model_copy(update={"settings": {**run.settings, "epochs": 1}}) for run in self.runs
-        )
+        runs = tuple(run.quick(data.image_size) for run in self.runs)
         source = None if self.source is None else self.source.quick()
         changes = {"data": data, "source": source, "estimator": estimator, "runs": runs, "seeds": 1}
         return self.model_copy(update=changes)

@@ -189,8 +189,10 @@ def find_value_problems(content: Mapping[str, Any]) -> list[str]:
     if isinstance(source, dict):
         problems += _check_examples("source", source)[0]
     image_size = data.get("image_size", IMAGE_SIZE) if isinstance(data, dict) else None
+    of_all: list[str] = []
     if shared is None or isinstance(shared, dict):
-        problems += _check_estimator(shared or {}, image_size)
+        of_all = _check_estimator("estimator", shared or {}, image_size)
+        problems += of_all
     rows = enumerate(runs) if isinstance(runs, list) else ()
     tables = [(f"runs.{number}", run) for number, run in rows if isinstance(run, dict)]
     if isinstance(source, dict):
@@ -206,6 +208,16 @@ def find_value_problems(content: Mapping[str, Any]) -> list[str]:
             problems.append(
                 f"{where}: weights: expected a table [source], whose task is trained first. "
                 f"Received: {SOURCE!r} without it. Add it."
+            )
+        own = run.get("estimator")
+        if isinstance(own, dict) and "backbone" in own and run.get("weights") == SOURCE:
+            problems.append(
+                f"{where}: expected either weights = {SOURCE!r}, whose backbone is the source "
+                f"task's, or a backbone. Received: both. Leave one out."
+            )
+        if isinstance(own, dict) and not of_all:
+            problems += _check_estimator(
+                f"{where}.estimator", {**(shared or {}), **own}, image_size
             )
         name = run.get("name")
         if isinstance(name, str) and not name.isprintable():
@@ -304,38 +316,39 @@ def _check_folder(where: str, folder: str, is_regression: bool) -> tuple[list[st
     return [], set()
 
 
-def _check_estimator(shared: Mapping[str, Any], data_size: Any) -> list[str]:
+def _check_estimator(where: str, shared: Mapping[str, Any], data_size: Any) -> list[str]:
+    """Check parameters of the estimator: those all runs share, or with a run's own among them."""
     problems = [
-        "estimator: " + unknown_name("key", key, _ESTIMATOR_KEYS)
+        f"{where}: " + unknown_name("key", key, _ESTIMATOR_KEYS)
         for key in shared
         if key not in _ESTIMATOR_KEYS
     ]
     values = {key: value for key, value in shared.items() if key in _ESTIMATOR_KEYS}
     if isinstance(table := values.get("readout"), dict):
         wrong = [key for key in table if key not in _READOUT_KEYS]
-        problems += ["estimator.readout: " + unknown_name("key", k, _READOUT_KEYS) for k in wrong]
+        problems += [f"{where}.readout: " + unknown_name("key", k, _READOUT_KEYS) for k in wrong]
         values["readout"] = {key: table[key] for key in _READOUT_KEYS if key in table}
     try:
         values = as_estimator_values(values)
     except (KerasTransferError, TypeError) as error:
-        problems.append(f"estimator.readout: {error}")
+        problems.append(f"{where}.readout: {error}")
         del values["readout"]
     if "scoring" in values:
         try:
             find_scorer(values["scoring"])
         except KerasTransferError as error:
-            problems.append(f"estimator: {error}")
-    problems += find_problems("estimator", values, TransferClassifier._constraints)
+            problems.append(f"{where}: {error}")
+    problems += find_problems(where, values, TransferClassifier._constraints)
     backbone = values.get("backbone", TransferClassifier().backbone)
     if backbone not in list_backbones():
-        return [*problems, "estimator: " + unknown_name("backbone", backbone, list_backbones())]
+        return [*problems, f"{where}: " + unknown_name("backbone", backbone, list_backbones())]
     size = values.get("image_size", data_size)
     sides = size if isinstance(size, list) else [size, size]
     if len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
         try:
             get_backbone(backbone).resolve_shape((*sides, 3))
         except KerasTransferError as error:
-            problems.append(f"{'estimator' if 'image_size' in values else 'data'}: {error}")
+            problems.append(f"{where if 'image_size' in values else 'data'}: {error}")
     return problems
 
 

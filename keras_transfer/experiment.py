@@ -139,7 +139,7 @@ def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None
     for number, run in enumerate(recipe_file.runs):
         if run.settings.get("train_blocks", 0) in (0, "all", "gradual"):
             continue
-        parameters = _parameters(recipe_file)
+        parameters = _parameters(recipe_file, run)
         size = np.broadcast_to(parameters["image_size"], 2).tolist()
         try:
             RECIPES[run.recipe](**run.settings).build(
@@ -234,7 +234,7 @@ def _make_estimator(
     budget: float | None,
     left: Backbone | None,
 ) -> TransferClassifier | TransferRegressor:
-    parameters = _parameters(recipe_file)
+    parameters = _parameters(recipe_file, run)
     name = parameters.pop("backbone")
     if run.weights == SOURCE and left is not None:
         backbone = left
@@ -258,10 +258,10 @@ def _new_estimator(
     return kind(backbone, recipe, **{**parameters, **own})
 
 
-def _parameters(recipe_file: RecipeFile) -> dict[str, Any]:
-    """Return what all runs share, with what a file may leave out."""
+def _parameters(recipe_file: RecipeFile, run: RunTable | None = None) -> dict[str, Any]:
+    """Return what all runs share, and a run's own, with what a file may leave out."""
     defaults = {"backbone": _BACKBONE, "image_size": recipe_file.data.image_size}
-    return {**defaults, **recipe_file.estimator_parameters()}
+    return {**defaults, **recipe_file.estimator_parameters(run)}
 
 
 def _weights(word: str) -> str | None:

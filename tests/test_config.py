@@ -62,6 +62,22 @@ def test_a_readout_is_a_name_or_a_table(write):
     read_recipe_file(write(GOOD), ["estimator.readout=block5"])
 
 
+def test_a_run_may_differ_from_what_all_share(write):
+    own = '"first"\nestimator = {batch_size = 8, image_size = 96, readout = {blocks = "a"}}'
+    text = GOOD.replace("[estimator]", "[estimator]\nbatch_size = 4").replace('"first"', own)
+    recipe_file = read_recipe_file(write(text))
+    first, second = recipe_file.runs
+    assert recipe_file.estimator_parameters(first) == {
+        "backbone": "MobileNetV2",
+        "batch_size": 8,
+        "image_size": 96,
+        "readout": Readout("a"),
+    }
+    assert recipe_file.estimator_parameters(second) == recipe_file.estimator_parameters()
+    small = read_recipe_file(write(text), quick=True)
+    assert small.estimator_parameters(small.runs[0])["image_size"] == 64
+
+
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
     (tmp_path / "recipe.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
     assert read_recipe_file(tmp_path / "recipe.toml").title == "Shapes"
@@ -183,6 +199,17 @@ MISTAKES = {  # name -> (what replaces what, what is said)
     "unknown on_error": ("[data]", '[data]\non_error = "skp"', "on_error 'skp'", "'skip'?"),
     "unknown quality": ("seed = 3", 'seed = 3\nquality = "god"', "quality 'god'", "'good'?"),
     "seeds": ("seed = 3", "seed = 3\nseeds = 0", "seeds: expected at least 1"),
+    "key of a run's estimator": (
+        '"first"',
+        '"first"\nestimator = {readuot = "last"}',
+        "runs.0.estimator: key 'readuot'",
+        "'readout'?",
+    ),
+    "value of a run's estimator": (
+        '"first"',
+        '"first"\nestimator = {batch_size = 0}',
+        "runs.0.estimator: batch_size: ",
+    ),
     "no source": (
         '"first"',
         '"first"\nweights = "source"',
@@ -214,6 +241,14 @@ def test_a_mistake_is_reported_alone_and_with_the_way_out(write, name):
     (problem,) = problems_of(write(GOOD.replace(old, new, 1)))
     for words in said:
         assert words in problem
+
+
+def test_a_run_from_the_source_task_has_its_backbone(write):
+    own = '"first"\nweights = "source"\nestimator = {backbone = "VGG16"}'
+    text = GOOD.replace('"first"', own) + '[source]\ndataset = "digits"\n'
+    (problem,) = problems_of(write(text))
+    assert problem.startswith("runs.0: expected either weights = 'source'")
+    assert problem.endswith("Received: both. Leave one out.")
 
 
 def test_all_mistakes_are_reported_at_once(write):
