@@ -46,6 +46,8 @@ __all__ = ["SupervisedTransfer"]
 _SEED_RANGE = 2**31
 # Batches from which on a forecast is worth the few that it takes.
 _LONG = 200
+# Batches that it has to read.
+_SAMPLED = 5
 # Share held out where there are enough examples, or where a target score asks for a validation.
 HELD_OUT = 0.2
 
@@ -251,9 +253,12 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     report = self._look_at(model, given, examples, held)
                 names = augmentation_names(recipe.augmentation)
 
-                def make_dataset() -> Any:
+                weights = self._train_weights(targets, examples)
+
+                def make_dataset(n_batches: int | None = None) -> Any:
+                    rows = slice(None if n_batches is None else n_batches * self.batch_size)
                     return shuffled_batches(
-                        (examples.inputs, trained_targets, self._train_weights(targets, examples)),
+                        (examples.inputs[rows], trained_targets[rows], weights[rows]),
                         self.batch_size,
                         batch_seed,
                         build_augmentation(names, augmentation_seed) if names else None,
@@ -284,7 +289,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                         callbacks=callbacks,
                         display=display,
                         shared=True,
-                        sample=make_dataset() if is_long else None,
+                        sample=make_dataset(_SAMPLED) if is_long else None,
                     )
         self._set_fitted(
             {

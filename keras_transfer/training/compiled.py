@@ -86,6 +86,7 @@ class CompiledNetwork:
     def __init__(self, network: Any):
         self.network = network
         self.lock = threading.Lock()
+        self.n_kept = _KEPT_STAGES
         self._variables = _state(network)
         self._trainers: OrderedDict[Hashable, Trainer] = OrderedDict()
         self._forward: Any = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from keras_transfer.training.compiled import CompiledNetwork, Snapshot, Trainer
 from keras_transfer.training.freezing import freeze_for
 from keras_transfer.training.optimizers import trace_key
 from keras_transfer.training.stage import Stage
-from keras_transfer.training.steering import Interrupts, Steering
+from keras_transfer.training.steering import Steering
 
-__all__ = ["StageForecast", "begins_after", "forecast_stages", "repeat_batch"]
+__all__ = ["StageForecast", "begins_after", "forecast_stages"]
 
 # What is timed after the batches that compile: so many batches at least, and of quick ones more, as
 # on a machine that does other work too one takes twice as long as the next.
@@ -58,29 +58,6 @@ class StageForecast:
     def is_measured(self) -> bool:
         """Whether it was timed, and so compiled."""
         return not math.isnan(self.seconds_first_batch)
-
-
-def repeat_batch(batch: tuple[Any, ...], dataset: Any) -> Any:
-    """Make a sample for `run_stages` of one batch, where there is no other dataset to read.
-
-    Parameters
-    ----------
-    batch : tuple of tensor
-        Of the dataset.
-    dataset : tf.data.Dataset
-
-    Returns
-    -------
-    tf.data.Dataset
-        Of the same kind of batches: others would be compiled apart. What the dataset takes to
-        prepare its batches is not in the forecast.
-    """
-    import tensorflow as tf
-
-    def batches() -> Iterable[Any]:
-        yield batch
-
-    return tf.data.Dataset.from_generator(batches, output_signature=dataset.element_spec)
 
 
 def forecast_stages(
@@ -137,15 +114,17 @@ def forecast_stages(
         # An optimizer that is not Keras's own has no trainer that is kept, and a subclassed model
         # is its own trainer: one at a time.
         can_keep = key is not None and (is_graph(network) or not forecasts)
+        can_keep = can_keep and sum(each.is_measured for each in forecasts) < compiled.n_kept
         forecast = StageForecast(stage.name, stage.epochs, steps)
         if can_keep and _has_time(forecasts, steering.deadline):
             try:
                 with freeze_for(network, blocks, stage):
                     compiling, opening, pace = _time_batches(
-                        trainer_for(stage), sample, steps, steering.interrupts
+                        trainer_for(stage), sample, steps, steering
                     )
                 known = [each.seconds_validation for each in forecasts if each.is_measured]
                 validation = known[0] if known else _time_validation(steering)
+                steering.validation_seconds = validation  # `begin_stage` need not measure it
             except BaseException:
                 if not steering.interrupts.is_clean:
                     compiled.forget(key)
@@ -190,7 +169,7 @@ def _has_time(forecasts: Sequence[StageForecast], deadline: float | None) -> boo
 
 
 def _time_batches(
-    trainer: Trainer, sample: Any, steps: int, interrupts: Interrupts
+    trainer: Trainer, sample: Any, steps: int, steering: Steering
 ) -> tuple[float, float, float]:
     """Time the batch that compiles, the first one of an epoch, and those after it."""
     import keras
@@ -210,10 +189,12 @@ def _time_batches(
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.epochs[-1].append(time.monotonic())
             self.batches += 1
-            interrupts.check()
+            steering.interrupts.check()
+            if _is_late(steering):
+                self.model.stop_training = True
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.model.stop_training = _is_enough(self.batches, self.began)
+            self.model.stop_training |= _is_enough(self.batches, self.began)
 
     def fit(batches: int, epochs: int) -> list[list[float]]:
         clock = Clock()
@@ -233,7 +214,8 @@ def _time_batches(
     openings = [ends[1] - ends[0] for ends in epochs]
     rest = [ends[-1] - ends[1] for ends in epochs]
     opening = sum(openings) / len(epochs)
-    pace = sum(rest) / (len(epochs) * (batches - 1)) if batches > 1 else opening
+    later = sum(len(ends) - 2 for ends in epochs)
+    pace = sum(rest) / later if later else opening
     return compiled - began, opening, pace
 
 
@@ -244,21 +226,26 @@ def _time_validation(steering: Steering) -> float:
     batches = int(validation.dataset.cardinality())
     if batches <= 0:  # it does not know
         batches = sum(1 for _ in validation.dataset)
-    for batch in validation.dataset.take(2):  # that compile: the first, and one of another size
+    for batch in validation.dataset.take(1):
         inference(batch[0])
+        inference(batch[0][:-1])  # the last batch has another size, for which it compiles again
     began, timed = time.monotonic(), 0
     if batches <= _TIMED_BATCHES:
         # As it will be: to begin to read takes its own time.
-        while not _is_enough(timed, began):
+        while not timed or not (_is_enough(timed, began) or _is_late(steering)):
             validation(inference)
             timed += batches
     else:
         for batch in validation.dataset.repeat():
             inference(batch[0])
             timed += 1
-            if _is_enough(timed, began):
+            if _is_enough(timed, began) or _is_late(steering):
                 break
     return (time.monotonic() - began) / timed * batches
+
+
+def _is_late(steering: Steering) -> bool:
+    return steering.deadline is not None and time.monotonic() >= steering.deadline
 
 
 def _is_enough(batches: int, began: float) -> bool:

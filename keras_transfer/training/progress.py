@@ -189,8 +189,9 @@ class Display(Silent):
         if self._stage is None:
             return
         if self._stage_task is not None:
-            self.progress.remove_task(self._stage_task)
-            self._stage_task = None
+            # In this order: a Ctrl-C in between updates the task.
+            task, self._stage_task = self._stage_task, None
+            self.progress.remove_task(task)
         outcome = "" if reason == "epochs" else f", stopped by {reason}"
         outcome = ", interrupted" if reason == "interrupted" else outcome
         epochs = f"{self._epochs} epoch{'s' if self._epochs != 1 else ''}"

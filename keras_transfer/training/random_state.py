@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["isolated_seed"]
+__all__ = ["isolated_seed", "kept_random_states"]
 
 
 @contextlib.contextmanager
@@ -28,6 +28,23 @@ def isolated_seed(seed: int) -> Iterator[None]:
 
     saved = _save()
     keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        _restore(saved)
+
+
+@contextlib.contextmanager
+def kept_random_states() -> Iterator[None]:
+    """Put the states of Python, NumPy, TensorFlow and Keras back at the end.
+
+    TensorFlow's seedless operations keep a state of their own inside a compiled function; that one
+    moves on.
+    """
+    from keras.src.random.seed_generator import global_seed_generator
+
+    global_seed_generator()  # one made inside would be compiled in, and then be thrown away
+    saved = _save()
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from keras_transfer.training.optimizers import (
     trace_key,
 )
 from keras_transfer.training.progress import Silent
+from keras_transfer.training.random_state import kept_random_states
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.steering import (
     Interrupts,
@@ -142,7 +143,8 @@ def run_stages(
     sample : tf.data.Dataset, optional
         Batches like the dataset's, from a dataset of its own (the order of a shuffled one moves on
         whenever it is read): if given, the stages are timed on a few of them first, and compiled
-        by that. The training is the same to the bit.
+        by that. The training is the same to the bit, unless a layer draws from TensorFlow's own
+        operations without a seed.
 
     Returns
     -------
@@ -175,16 +177,17 @@ def run_stages(
             )
             if sample is not None:
                 display.say("forecast: compiling the stages, and timing a few batches of each")
-                result.forecast = forecast_stages(
-                    compiled,
-                    blocks,
-                    stages,
-                    dataset,
-                    sample,
-                    steering,
-                    task,
-                    lambda stage: _trainer(compiled, blocks, stage, task),
-                )
+                with kept_random_states():
+                    result.forecast = forecast_stages(
+                        compiled,
+                        blocks,
+                        stages,
+                        dataset,
+                        sample,
+                        steering,
+                        task,
+                        lambda stage: _trainer(compiled, blocks, stage, task),
+                    )
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 display.show_forecast(result.forecast, steering.may_stop_early, left)
             result.records = _run_all(
@@ -226,12 +229,15 @@ def _run_all(
         run = _StageRun(compiled, blocks, stage, task, steering, display)
         try:
             run.train(dataset, callbacks)
-        except KeyboardInterrupt:
+        except BaseException as error:
+            # The second Ctrl-C can come out as another error, from inside TensorFlow.
+            if not isinstance(error, KeyboardInterrupt) and not steering.interrupts.is_forced:
+                raise
             steering.interrupts.came = True  # where another handler raises it
             if run.stop():
                 records.append(run.finish())
             elif not records:
-                raise
+                raise KeyboardInterrupt from None
             break
         records.append(run.finish())
     return records

@@ -44,7 +44,7 @@ class Interrupts:
     """
 
     def __init__(self, notify: Callable[[], None] = lambda: None):
-        self.came = self.is_clean = False
+        self.came = self.is_clean = self.is_forced = False
         self._notify = notify
 
     @contextlib.contextmanager
@@ -75,7 +75,7 @@ class Interrupts:
 
     def _take(self, number: int, frame: Any) -> None:
         if self.came:
-            self.is_clean = False
+            self.is_clean, self.is_forced = False, True
             signal.default_int_handler(number, frame)
         self.came = True
         self._notify()

@@ -16,7 +16,7 @@ from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.errors import InvalidParameterError
 from keras_transfer.training import compiled, forecast
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
-from keras_transfer.training.forecast import StageForecast, begins_after, repeat_batch
+from keras_transfer.training.forecast import StageForecast, begins_after
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import run_stages
@@ -86,14 +86,78 @@ def test_the_training_is_the_same_to_the_bit(shared):
     assert expected.forecast == []
 
 
-def test_a_sample_of_one_batch():
-    plain, timed = make(), make()
-    run(plain, dataset=batches())
-    dataset = batches()
-    other = repeat_batch(next(iter(sample())), dataset)
-    assert other.element_spec == dataset.element_spec
-    assert run(timed, dataset=dataset, sample=other).forecast[1].is_measured
-    assert_same_state(timed, plain)
+def test_seedless_layers_draw_the_same():
+    @keras.saving.register_keras_serializable("test_forecast")
+    class Noise(keras.layers.Layer):
+        def call(self, x, training=False):
+            return x + keras.random.normal((1,), stddev=0.1) if training else x
+
+    def build(shape):
+        inputs = keras.Input(shape)
+        x = keras.layers.Conv2D(4, 3, name="unit1_conv")(inputs)
+        return keras.Model(inputs, Noise(name="noise")(x))
+
+    stages = [Stage("all", {"unit1_conv": 1e-2, "head": 1e-2}, 2)]
+    plain, timed = (
+        run(make(build), stages, sample=given, shared=False).history["loss"]
+        for given in (None, sample())
+    )
+    assert plain == timed
+
+
+def test_more_stages_than_are_kept_are_not_compiled_twice(monkeypatch):
+    monkeypatch.setattr(compiled, "_KEPT_STAGES", 2)
+    made = []
+    make_trainer = compiled.Trainer.__init__
+
+    def count(self, *args, **kwargs):
+        made.append(1)
+        make_trainer(self, *args, **kwargs)
+
+    monkeypatch.setattr(compiled.Trainer, "__init__", count)
+    stages = [Stage(name, {"head": 1e-2}, 1, optimizer=name) for name in ("adam", "sgd", "lion")]
+    result = run(make(), stages, sample=sample())
+    assert [forecast.is_measured for forecast in result.forecast] == [True, True, False]
+    assert len(made) == 3
+
+
+def test_the_last_batch_of_another_size_is_compiled_before_it_is_timed():
+    traced = []
+
+    class Counting(Validation):
+        def __call__(self, inference):
+            (network,) = compiled._pool.values()
+            traced.append(network._forward.experimental_get_tracing_count())
+            return super().__call__(inference)
+
+    validation = Counting(ordered_batches((X[:20], Y[:20]), 8))
+    run(make(), sample=sample(), validation=validation, shared=True)
+    assert len(traced) > 2
+    assert len(set(traced)) == 1
+
+
+def test_a_forecast_ends_at_the_deadline():
+    def slow():
+        def wait(*batch):
+            time.sleep(0.3)
+            return batch
+
+        waiting = sample().map(
+            lambda *batch: tf.numpy_function(wait, batch, [d.dtype for d in batch])
+        )
+        return waiting
+
+    spec = batches().element_spec
+    slowly = slow().map(
+        lambda *batch: tuple(
+            tf.ensure_shape(part, each.shape) for part, each in zip(batch, spec, strict=True)
+        )
+    )
+    run(make())  # compiled
+    started = time.monotonic()
+    result = run(make(), sample=slowly, deadline=started + 1.0)
+    assert time.monotonic() - started < 3.0
+    assert result.records
 
 
 def test_nothing_is_compiled_twice():

@@ -279,6 +279,21 @@ def test_the_second_one_stops_at_once():
     assert reached == [1]
 
 
+def test_the_second_one_may_come_out_as_another_error():
+    def stop():
+        press()
+        try:
+            press()
+        except KeyboardInterrupt:
+            raise SystemError("as from inside TensorFlow") from None
+
+    result = run(make(), At("on_train_batch_begin", 3 * STEPS + 1, stop))
+    assert result.interrupted
+    assert [record.stage.name for record in result.records] == ["head"]
+    with pytest.raises(KeyboardInterrupt):
+        run(make(), At("on_train_batch_begin", 1, stop))
+
+
 def test_while_the_weights_are_put_back_it_is_raised():
     class Impatient(Silent):
         def end_stage(self, reason):
