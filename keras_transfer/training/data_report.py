@@ -23,7 +23,7 @@ IMBALANCED = 10
 _NEAR_SHARE, _NEIGHBOUR = 0.15, 10
 # More alike than this is a near copy also where the neighbourhood is full of copies, as in films.
 _SURELY_NEAR = 0.98
-# In fewer dimensions some are close to each other by chance. Lite0 has 20 from 40 pictures on.
+# In fewer dimensions some are close to each other by chance. Lite0 has 20 from 50 pictures on.
 _MIN_DIMENSIONS = 20
 
 # Classes of fewer examples are neither judged nor proposed.
@@ -157,10 +157,9 @@ class DataReport:
         n_examples = self.n_train + self.n_validation
         looked_at = "" if self.n_looked_at == n_examples else f" ({self.n_looked_at:,} looked at)"
         classes = f" of {len(self.class_counts)} classes" if self.class_counts else ""
-        found = ", ".join(
-            f"{len(getattr(self, field))} {field}"
-            for field in ("duplicates", "leaks", "conflicts", "suspects", "skipped")
-        )
+        words = ("duplicate", "leak", "conflict", "suspect")
+        found = ", ".join(_count(getattr(self, f"{word}s"), word) for word in words)
+        found += f", {len(self.skipped):,} skipped"
         return (
             f"<DataReport: {self.n_train:,} training and {self.n_validation:,} validation examples"
             f"{classes}{looked_at}; {found}>"
@@ -192,28 +191,41 @@ class DataReport:
             leaks = [leak for leak in self.leaks if leak.kind == kind]
             if leaks:
                 first = leaks[0]
-                are = f"{nearly}copies" if leaks[1:] else f"{nearly}a copy"
+                if leaks[1:]:
+                    are = (
+                        f"{len(leaks)} validation examples are {nearly}copies of training examples"
+                    )
+                    first_of, them = "the first: ", "them"
+                else:
+                    are = f"1 validation example is {nearly}a copy of a training example"
+                    first_of, them = "", "it"
                 yield (
-                    f"{_count(leaks, 'validation example')} {are} of training examples (the first: "
-                    f"{first.validation} of {first.train}), so the validation score is too good. "
-                    f"Remove them, or pass groups. data_report_.leaks lists them."
+                    f"{are} ({first_of}{first.validation} of {first.train}), so the validation "
+                    f"score is too good. Remove {them}, or pass groups. data_report_.leaks lists "
+                    f"{them}."
                 )
 
     def _warn_of_labels(self) -> Iterable[str]:
         if self.conflicts:
             first = self.conflicts[0]
+            are = "are" if self.conflicts[1:] else "is"
             other = next(i for i, label in enumerate(first.labels) if label != first.labels[0])
             yield (
-                f"{_count(self.conflicts, 'example')} there more than once, with different labels "
-                f"(the first: {first.names[0]} is {first.labels[0]!r}, {first.names[other]} is "
-                f"{first.labels[other]!r}). Keep the right one. data_report_.conflicts lists them."
+                f"{_count(self.conflicts, 'example')} {are} there more than once, with different "
+                f"labels (the first: {first.names[0]} is {first.labels[0]!r}, "
+                f"{first.names[other]} is {first.labels[other]!r}). Keep the right one. "
+                f"data_report_.conflicts lists them."
             )
         if self.suspects and self._is_suspicious():
             worst = self.suspects[0]
+            n_suspects = len(self.suspects)
+            look, lead, them = "look", "the first: ", "them"
+            if n_suspects == 1:
+                look, lead, them = "looks", "", "it"
             yield (
-                f"{len(self.suspects)} of {self.n_judged} labels look wrong (the first: "
-                f"{worst.name} is {worst.label!r} and looks like {worst.likely!r}). Check them: "
-                f"data_report_.suspects lists them, the most suspicious first."
+                f"{n_suspects} of {self.n_judged} labels {look} wrong ({lead}{worst.name} is "
+                f"{worst.label!r} and looks like {worst.likely!r}). Check {them}: "
+                f"data_report_.suspects lists {them}{', the worst first' if lead else ''}."
             )
 
     def _is_suspicious(self) -> bool:
@@ -227,16 +239,17 @@ class DataReport:
         unknown = [c for c in self.class_counts if not c.n_train]
         unseen = [c for c in self.class_counts if c.n_train > 1 and not c.n_validation]
         if single:
-            yield f"{_list(single)} one example each. Add examples, or leave it out."
+            each, them = ("each ", "them") if single[1:] else ("", "it")
+            yield f"{_list(single)} one example {each}only. Add examples, or leave {them} out."
         if unknown:
             yield (
-                f"{_list(unknown)} no training example and cannot be learned. Add some, or take it "
-                f"out of the validation data."
+                f"{_list(unknown)} no training example and cannot be learned. Add some, or take "
+                f"{'them' if unknown[1:] else 'it'} out of the validation data."
             )
         if unseen and self.n_validation:
             yield (
                 f"{_list(unseen)} no validation example, so the validation score does not count "
-                f"it. Add some to the validation data."
+                f"{'them' if unseen[1:] else 'it'}. Add some to the validation data."
             )
         several = [c for c in self.class_counts if c.n_train > 1]
         if several and not balanced:
@@ -259,7 +272,7 @@ _ROWS: dict[str, Any] = {
 
 
 def _count(found: Sequence[Any], what: str) -> str:
-    return f"1 {what} is" if len(found) == 1 else f"{len(found)} {what}s are"
+    return f"1 {what}" if len(found) == 1 else f"{len(found):,} {what}s"
 
 
 def _list(counts: Sequence[ClassCount]) -> str:
@@ -324,7 +337,7 @@ def look_at(
     >>> report.duplicates
     (('a', 'b'),)
     >>> report.warnings()
-    ("Class 'dog' has one example each. Add examples, or leave it out.",)
+    ("Class 'dog' has one example only. Add examples, or leave it out.",)
     """
     names = [str(name) for name in names]
     plain = None if labels is None else [_as_plain(label) for label in labels]
@@ -438,6 +451,8 @@ def _standardise(features: np.ndarray) -> np.ndarray | None:
     n_rows, n_features = features.shape
     if n_rows < 2 or n_features == 0:
         return None
+    if not np.isfinite(features).all():  # of a network that overflows nothing can be told
+        return None
     mean = features.mean(axis=0, dtype=np.float64)
     square = sum(((features[block] - mean) ** 2).sum(axis=0) for block in _blocks(n_rows))
     spread = np.sqrt(square / n_rows)
@@ -499,8 +514,10 @@ def _find_suspects(
     rows = np.arange(len(given))
     confidence = probabilities[rows, given]
     agreement = float((probabilities.argmax(axis=1) == given).mean())
-    chance = np.bincount(given).max() / len(given)
-    if agreement < chance + 3 * np.sqrt(chance * (1 - chance) / len(given)):
+    # By class, so that one class can be in the majority.
+    recalls = np.bincount(given, probabilities.argmax(axis=1) == given) / np.bincount(given)
+    chance = 1 / len(classes)
+    if recalls.mean() < chance + 3 * np.sqrt(chance * (1 - chance) / len(given)):
         return [], len(given), agreement  # nothing is told by features like these
     usual = np.bincount(given, confidence) / np.bincount(given)
     others = np.where(probabilities >= np.maximum(usual, CONFIDENT), probabilities, 0.0)

@@ -37,7 +37,7 @@ def test_exact_copies_are_grouped_and_across_the_split_are_leaks():
     report = look(features, labels, 10, digests=digests)
     assert report.duplicates == (("0.png", "3.png"), ("5.png", "6.png"))
     assert report.leaks == (Leak("5.png", "11.png", 1.0, "exact"),)
-    assert any("1 validation example is a copy of training" in said for said in report.warnings())
+    assert any("1 validation example is a copy of a training" in said for said in report.warnings())
 
 
 def test_unknown_contents_are_no_copies():
@@ -118,6 +118,24 @@ def test_clean_labels_and_labels_of_which_nothing_can_be_told_warn_of_none():
     assert report.warnings() == ()
 
 
+def test_a_class_in_the_majority_hides_nothing():
+    features, _ = groups(90, n_classes=2, apart=5.0)
+    rows = np.concatenate([np.arange(0, 180, 2), np.arange(1, 16, 2)])  # 90 and 8
+    labels = np.array(["cat", "dog"])[rows % 2]
+    labels[3] = "dog"  # it is a cat
+    report = look(features[rows], labels)
+    assert [suspect.name for suspect in report.suspects] == ["3.png"]
+    (said,) = (text for text in report.warnings() if "wrong" in text)
+    assert said.startswith("1 of 98 labels looks wrong (3.png is 'dog' and looks like 'cat')")
+
+
+def test_features_that_overflow_tell_nothing():
+    features, labels = groups()
+    features[7, 3] = np.inf
+    report = look(features, labels)
+    assert (report.suspects, report.n_judged, report.agreement) == ((), 0, None)
+
+
 def test_small_classes_are_neither_judged_nor_proposed():
     features, labels = groups()
     labels = labels.copy()
@@ -162,7 +180,7 @@ def test_classes_are_counted_and_lacking_ones_are_named():
     counts = {count.label: (count.n_train, count.n_validation) for count in report.class_counts}
     assert counts == {"a": (30, 3), "b": (2, 0), "c": (1, 0), "d": (5, 0), "e": (0, 1)}
     said = report.warnings()
-    assert "Class 'c' has one example each. Add examples, or leave it out." in said
+    assert "Class 'c' has one example only. Add examples, or leave it out." in said
     assert any(text.startswith("Class 'e' has no training example") for text in said)
     assert any(text.startswith("Classes 'b', 'd' have no validation example") for text in said)
     assert any("pass class_weight='balanced'" in text for text in said)
