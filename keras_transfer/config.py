@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from keras_transfer.backbones.backbone import IMAGENET
+from keras_transfer.backbones.registry import SAVED_SUFFIX
 from keras_transfer.config_checks import (
     IMAGE_SIZE,
     RECIPE,
@@ -186,7 +187,7 @@ class RunTable(_Table):
     @property
     def file_name(self) -> str:
         """Name of the file that the fitted estimator is saved to."""
-        return f"{as_file_name(self.name)}.keras_transfer"
+        return f"{as_file_name(self.name)}{SAVED_SUFFIX}"
 
     def quick(self, image_size: int) -> RunTable:
         """Return the same run with one epoch a stage, on pictures of another size."""

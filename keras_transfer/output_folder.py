@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from keras_transfer.backbones.registry import SAVED_SUFFIX
 from keras_transfer.errors import OutputError, OutputExistsError
 
 __all__ = [
@@ -26,9 +27,8 @@ __all__ = [
 ]
 
 RESULTS, TABLE, HISTORY, RECIPE = "results.json", "results.md", "history.csv", "recipe.toml"
-ESTIMATOR, REPORT = "estimator.keras_transfer", "data_report.json"
+ESTIMATOR, REPORT = f"estimator{SAVED_SUFFIX}", "data_report.json"
 _WRITTEN = {RESULTS, TABLE, HISTORY, RECIPE, REPORT}
-_SAVED = ".keras_transfer"
 # Those of every estimator's history that there may be, in this order.
 _COLUMNS = ("stage", "epoch", "loss", "accuracy", "learning_rate", "val_loss", "val_score")
 
@@ -130,7 +130,7 @@ def check_output(folder: str | os.PathLike[str], overwrite: bool = False) -> Non
             f"output: expected a folder that does not exist. Received: {output}, which does. "
             f"Choose another with output=FOLDER, or pass --overwrite."
         )
-    others = sorted(name for name in names - _WRITTEN if not name.endswith(_SAVED))
+    others = sorted(name for name in names - _WRITTEN if not name.endswith(SAVED_SUFFIX))
     if RESULTS not in names or others:
         held = f"holds {others[0]} as well" if RESULTS in names else f"holds no {RESULTS}"
         raise OutputExistsError(

@@ -29,6 +29,7 @@ from keras_transfer.errors import (
 )
 
 __all__ = [
+    "SAVED_SUFFIX",
     "as_backbone",
     "describe_named",
     "get_backbone",
@@ -42,6 +43,9 @@ _BUILT_IN: dict[str, Callable[[str | None], Backbone]] = {
     **{name: lambda w, name=name: applications_backbone(name, w) for name in FAMILIES},  # type: ignore[misc]
 }
 _REGISTERED: dict[str, Backbone] = {}
+
+# What the files of saved estimators end in.
+SAVED_SUFFIX = ".keras_transfer"
 
 _UNSET: Any = object()
 
@@ -152,9 +156,10 @@ def get_backbone(
     Parameters
     ----------
     source : str, Backbone, keras.Model, fitted estimator or callable
-        A registered name (see `list_backbones`), the path of a ``.keras`` file, a model or fitted
-        estimator of ours, whose weights are copied as they stand, or ``(input_shape) ->
-        keras.Model``, which is taken whole. See the Notes for the old head of a model.
+        A registered name (see `list_backbones`); a model or fitted estimator of ours, whose weights
+        are copied as they stand, or the path of its file, ``.keras`` or ``.keras_transfer``; or
+        ``(input_shape) -> keras.Model``, which is taken whole. See the Notes for the old head of a
+        model.
     weights : str, path or None, optional
         For a registered name: the published weights (``"imagenet"``, the default), the path of a
         Keras weights file, saved with the network's old head or without, or None for random ones.
@@ -212,7 +217,9 @@ def get_backbone(
     """
     given = {"blocks": blocks, "preprocessing": preprocessing, "modality": modality, "name": name}
     own = {key: value for key, value in given.items() if value is not None}
-    if isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".keras")):
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(SAVED_SUFFIX):
+        source = _read_estimator(os.fspath(source))
+    elif isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".keras")):
         source = _read_model(os.fspath(source))
     if hasattr(source, "get_params"):
         name = name or getattr(getattr(source, "backbone_", None), "name", None)
@@ -373,6 +380,16 @@ def _is_keras_model(value: Any) -> bool:
     import keras
 
     return isinstance(value, keras.Model)
+
+
+def _read_estimator(path: str) -> Any:
+    from keras_transfer.persistence.native import load  # a convenience: that room is above this one
+
+    if not os.path.isfile(path):
+        raise WeightsNotFoundError(
+            f"source: expected a saved estimator. Received: {path!r}, no file."
+        )
+    return load(path)
 
 
 def _read_model(path: str) -> Any:

@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
+from keras_transfer.backbones.registry import SAVED_SUFFIX
+
 __all__ = ["INTERRUPTED", "load_run", "print_table", "reporting_errors", "start_tensorflow"]
 
 # What shells and other programs expect: of a file's mistakes (click's own for wrong usage), of
 # what fails while running, and of Ctrl-C.
 _WRONG_FILE, _FAILED, INTERRUPTED = 2, 1, 128 + signal.SIGINT
-_SAVED = ".keras_transfer"
 
 
 @contextlib.contextmanager
@@ -97,11 +98,11 @@ def load_run(run: str) -> Any:
     from keras_transfer.errors import DataError
 
     path = Path(run).expanduser()
-    saved = sorted(path.glob(f"*{_SAVED}")) if path.is_dir() else [path]
+    saved = sorted(path.glob(f"*{SAVED_SUFFIX}")) if path.is_dir() else [path]
     if len(saved) != 1:
         found = ", ".join(file.name for file in saved) or "none"
         raise DataError(
-            f"RUN: expected a folder with one saved estimator, or a {_SAVED} file. Received: "
+            f"RUN: expected a folder with one saved estimator, or a {SAVED_SUFFIX} file. Received: "
             f"{run}, with {found}. Name the file itself."
         )
     start_tensorflow()

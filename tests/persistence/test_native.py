@@ -25,6 +25,7 @@ from keras_transfer import (
     Readout,
     StructureTransfer,
     TransferClassifier,
+    TransferEncoder,
     get_backbone,
     load,
 )
@@ -34,6 +35,7 @@ from keras_transfer.errors import (
     InvalidTypeError,
     KerasTransferError,
     OutputExistsError,
+    WeightsNotFoundError,
 )
 from keras_transfer.inputs.targets import ClassTargets
 from keras_transfer.persistence.plain import MissingFunction
@@ -700,3 +702,43 @@ def test_loading_leaves_the_random_state_and_the_models_structure(folder, fitted
     assert random.random() == expected
     assert not isinstance(loaded.model_.input, list)
     assert loaded.model_.input.shape == fitted["model"].model_.input.shape
+
+
+# === From a source task to a target task ===
+
+
+@pytest.mark.parametrize("kept_as", ["estimator", "saved estimator", "keras file"])
+def test_what_was_learned_is_where_the_next_task_starts(kept_as, tmp_path):
+    is_source = NAMES != "circle"
+    source = TransferClassifier(tiny.cnn, ParameterTransfer(epochs=2), random_state=0)
+    source.fit(PICTURES[is_source], NAMES[is_source])
+    if kept_as == "estimator":
+        backbone = get_backbone(source)
+    elif kept_as == "saved estimator":
+        source.save(tmp_path / "source.keras_transfer")
+        backbone = get_backbone(str(tmp_path / "source.keras_transfer"))
+        assert backbone.name == "cnn"
+    else:
+        source.model_.save(tmp_path / "source.keras")
+        backbone = get_backbone(tmp_path / "source.keras")
+    assert [b.name for b in backbone.list_blocks()] == [
+        b.name for b in read_blocks(source.model_) if b.name != "head"
+    ]
+    target = TransferClassifier(backbone, StructureTransfer(epochs=2), random_state=1)
+    target.fit(PICTURES, NAMES)
+    assert target.classes_.tolist() == ["circle", "square", "stripes"]
+    # Frozen, so still what the source task left: the same features, to the bit.
+    one, other = (
+        TransferEncoder(get_backbone(e)).fit_transform(PICTURES) for e in (source, target)
+    )
+    np.testing.assert_array_equal(one, other)
+    fresh = TransferEncoder(tiny.cnn).fit_transform(PICTURES)
+    assert np.abs(one - fresh).max() > 0.01
+
+
+def test_no_saved_estimator_there_is_one_clear_error(tmp_path):
+    with pytest.raises(WeightsNotFoundError, match=r"none\.keras_transfer', no file"):
+        get_backbone(tmp_path / "none.keras_transfer")
+    (tmp_path / "broken.keras_transfer").write_bytes(b"PK not a zip")
+    with pytest.raises(FileFormatError, match=r"broken\.keras_transfer"):
+        get_backbone(str(tmp_path / "broken.keras_transfer"))
