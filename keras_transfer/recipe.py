@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
-from keras_transfer.graph.augmentation import AUGMENTATIONS, augmentation_names, build_augmentation
+from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation, build_augmentation
 from keras_transfer.graph.build import build_model
 from keras_transfer.graph.heads import Head, read_task, set_units
 from keras_transfer.graph.readout import Readout, as_readout
@@ -28,6 +28,7 @@ from keras_transfer.parameters import (
     satisfying,
     sequence_of,
 )
+from keras_transfer.training.batches import augmented
 from keras_transfer.training.defaults import stage_defaults
 from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
 from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain_rate
@@ -71,8 +72,11 @@ class Recipe(BaseEstimator, abc.ABC):
         rate holds where none is given here. The rates that are chosen are chosen for Adam.
     dropout : float, default=0.0
         Dropout before the logits.
-    augmentation : None, "all" or list of {"flip", "crop", "rotate", "colour"}, default=None
-        Random changes of training pictures.
+    augmentation : None, "all" or list of {"flip", "crop", "rotate", "colour"} or callable, \
+            default=None
+        Random changes of training pictures, one after the other, new in every epoch. A callable
+        gets and returns float32 pictures of 0..255, (batch, height, width, 3), as tensors; what it
+        draws with TensorFlow's random functions follows the seed of the fit.
     batch_norm : {"frozen", "affine", "train"}, optional
         What BatchNorm does in blocks that train; by default ``"affine"`` for pretrained blocks and
         ``"train"`` for random ones. In a frozen block it is always frozen.
@@ -86,7 +90,9 @@ class Recipe(BaseEstimator, abc.ABC):
         "optimizer": one_of(*OPTIMIZERS) | Constraint("a callable without arguments", callable),
         "dropout": number(0, 0.95),
         "augmentation": NONE
-        | satisfying(augmentation_names, f"'all', or one or more of {', '.join(AUGMENTATIONS)}"),
+        | satisfying(
+            as_augmentation, f"'all', or one or more of {', '.join(AUGMENTATIONS)} and functions"
+        ),
         "batch_norm": NONE | one_of(*BATCH_NORM_POLICIES),
     }
 
@@ -281,9 +287,9 @@ class Recipe(BaseEstimator, abc.ABC):
         if validation_data is not None:
             validation = Validation(validation_data, task, scale=scale)
         with isolated_seed(random_state), open_display(verbose) as display:
-            if names := augmentation_names(self.augmentation):
+            if names := as_augmentation(self.augmentation):
                 augment = build_augmentation(names, random_state)
-                dataset = dataset.map(lambda x, *rest: (augment(x), *rest))
+                dataset = augmented(dataset, augment)
             return run_stages(
                 model,
                 found,

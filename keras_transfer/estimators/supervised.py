@@ -18,7 +18,7 @@ from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeE
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.estimators.examples import Examples
 from keras_transfer.estimators.scoring import output_score
-from keras_transfer.graph.augmentation import augmentation_names, build_augmentation
+from keras_transfer.graph.augmentation import as_augmentation, build_augmentation
 from keras_transfer.graph.build import build_model
 from keras_transfer.graph.heads import Head, set_units
 from keras_transfer.graph.readout import as_readout
@@ -207,7 +207,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             reader, targets, examples = given.reader, given.targets, given.examples
             score = output_score(self.scoring, targets)
             self._check_target_score(validation_data)
-            if augmentation_names(recipe.augmentation) and not isinstance(reader, PictureInput):
+            if as_augmentation(recipe.augmentation) and not isinstance(reader, PictureInput):
                 raise InvalidParameterError(
                     f"augmentation: expected None for vectors of features. Received: "
                     f"{recipe.augmentation!r}, which changes pictures."
@@ -251,7 +251,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 )
                 with naming_broken_files(examples.inputs, None if held is None else held.inputs):
                     report = self._look_at(model, given, examples, held)
-                names = augmentation_names(recipe.augmentation)
+                names = as_augmentation(recipe.augmentation)
 
                 weights = self._train_weights(targets, examples)
 

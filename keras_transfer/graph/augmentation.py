@@ -1,13 +1,14 @@
-"""Augmentation: random changes of training pictures, by Keras's own layers."""
+"""Augmentation: random changes of training pictures, by Keras's own layers or the user's."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_transfer.errors import InvalidTypeError, UnknownNameError
 
-__all__ = ["AUGMENTATIONS", "augmentation_names", "build_augmentation"]
+__all__ = ["AUGMENTATIONS", "as_augmentation", "build_augmentation"]
 
 _RANGE = (0.0, 255.0)
 
@@ -44,16 +45,16 @@ AUGMENTATIONS: dict[str, Callable[[Any, int], list[Any]]] = {
 }
 
 
-def augmentation_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+def as_augmentation(value: Any) -> tuple[str | Callable[[Any], Any], ...]:
     """Check an ``augmentation`` parameter.
 
     Parameters
     ----------
-    value : None, "all", or one or more of "flip", "crop", "rotate", "colour"
+    value : None, "all", or one or more of "flip", "crop", "rotate", "colour" and functions
 
     Returns
     -------
-    tuple of str
+    tuple of str or callable
 
     Raises
     ------
@@ -62,47 +63,75 @@ def augmentation_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     if value is None:
         return ()
-    if value == "all":
+    if isinstance(value, str) and value == "all":
         return tuple(AUGMENTATIONS)
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)):
-        raise InvalidTypeError(
-            f"augmentation: expected None, 'all' or a list of {', '.join(AUGMENTATIONS)}. "
-            f"Received: {value!r}."
-        )
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise UnknownNameError("augmentation", name, [*AUGMENTATIONS, "all"])
-    return tuple(names)
+    steps = value if isinstance(value, (list, tuple)) else (value,)
+    for step in steps:
+        if isinstance(step, str):
+            if step not in AUGMENTATIONS:
+                raise UnknownNameError("augmentation", step, [*AUGMENTATIONS, "all"])
+        elif not callable(step) or isinstance(step, type):
+            raise InvalidTypeError(
+                f"augmentation: expected None, 'all' or a list of {', '.join(AUGMENTATIONS)} or "
+                f"functions of a batch of pictures. Received: {step!r}."
+            )
+    return tuple(steps)
 
 
-def build_augmentation(names: Sequence[str], seed: int) -> Callable[[Any], Any]:
+def build_augmentation(
+    steps: Sequence[str | Callable[[Any], Any]], seed: int
+) -> Callable[[Any], Any]:
     """Make one function of a batch of pictures from augmentations.
 
     It stands outside the model, since it is no part of what is served.
 
     Parameters
     ----------
-    names : sequence of str
+    steps : sequence of str or callable
+        As `as_augmentation` returns them.
     seed : int
+        Of those with a name.
 
     Returns
     -------
     callable
         From and to float32 pictures ``(batch, height, width, 3)`` of 0..255.
+
+    Raises
+    ------
+    InvalidTypeError
+        While training, if a function of the user's returns anything but pictures of that shape.
     """
     import keras
 
-    layers = [
-        layer
-        for number, name in enumerate(names)
-        for layer in AUGMENTATIONS[name](keras, seed + 10 * number)
-    ]
+    changes: list[Callable[[Any], Any]] = []
+    for number, step in enumerate(steps):
+        if callable(step):
+            changes.append(_checked(step))
+        else:
+            layers = AUGMENTATIONS[step](keras, seed + 10 * number)
+            changes += [functools.partial(layer, training=True) for layer in layers]
 
     def augment(pictures: Any) -> Any:
-        for layer in layers:
-            pictures = layer(pictures, training=True)
+        for change in changes:
+            pictures = change(pictures)
         # Saturation and contrast leave the range that the backbone was trained on.
         return keras.ops.clip(pictures, *_RANGE)
 
     return augment
+
+
+def _checked(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the user's function, its answer checked and in float32."""
+    import tensorflow as tf
+
+    def checked(pictures: Any) -> Any:
+        changed = tf.convert_to_tensor(change(pictures))
+        if not changed.shape.is_compatible_with(pictures.shape):
+            raise InvalidTypeError(
+                f"augmentation: expected {getattr(change, '__name__', change)!r} to return "
+                f"pictures of shape {tuple(pictures.shape)}. Received: {tuple(changed.shape)}."
+            )
+        return tf.ensure_shape(tf.cast(changed, pictures.dtype), pictures.shape)
+
+    return checked

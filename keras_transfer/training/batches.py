@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_transfer.inputs.picture_files import EncodedPictures
 
-__all__ = ["ordered_batches", "shuffled_batches"]
+__all__ = ["augmented", "ordered_batches", "shuffled_batches"]
 
 
 def shuffled_batches(
@@ -41,9 +41,32 @@ def shuffled_batches(
     )
     dataset = _read(rows, arrays, batch_size)
     if augment is not None:
-        # One at a time: the random layers draw from a state, whose order must not vary.
-        dataset = dataset.map(lambda x, *rest: (augment(x), *rest))
+        dataset = augmented(dataset, augment)
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def augmented(dataset: Any, augment: Callable[[Any], Any]) -> Any:
+    """Change the inputs of each batch, anew in every epoch.
+
+    Parameters
+    ----------
+    dataset : tf.data.Dataset
+        Of (inputs, ...).
+    augment : callable
+
+    Returns
+    -------
+    tf.data.Dataset
+    """
+    import tensorflow as tf
+
+    # Not rewritten by AutoGraph, which would make another error of what a user's function raises.
+    @tf.autograph.experimental.do_not_convert
+    def change(inputs: Any, *rest: Any) -> tuple[Any, ...]:
+        return (augment(inputs), *rest)
+
+    # One at a time: the random layers draw from a state, whose order must not vary.
+    return dataset.map(change)
 
 
 def ordered_batches(arrays: tuple[Any, ...], batch_size: int) -> Any:
