@@ -13,8 +13,6 @@ from typing import Any
 
 import click
 
-from keras_transfer.backbones.registry import SAVED_SUFFIX
-
 __all__ = ["INTERRUPTED", "load_run", "print_table", "reporting_errors", "start_tensorflow"]
 
 # What shells and other programs expect: of a file's mistakes (click's own for wrong usage), of
@@ -95,9 +93,15 @@ def load_run(run: str) -> Any:
     DataError
         If there is none, or more than one.
     """
+    from keras_transfer.backbones.registry import SAVED_SUFFIX
     from keras_transfer.errors import DataError
 
     path = Path(run).expanduser()
+    if not path.exists():
+        raise DataError(
+            f"RUN: expected a folder that `keras-transfer fit` wrote, or a {SAVED_SUFFIX} file. "
+            f"Received: {run}, no such file or folder."
+        )
     saved = sorted(path.glob(f"*{SAVED_SUFFIX}")) if path.is_dir() else [path]
     if len(saved) != 1:
         found = ", ".join(file.name for file in saved) or "none"

@@ -52,8 +52,7 @@ def predict_command(run: str, files: tuple[str, ...], as_json: bool, on_error: s
         pictures = list_pictures(named)
         estimator = load_run(run)
         writer = csv.writer(sys.stdout)
-        if not as_json:
-            writer.writerow(_columns(estimator))
+        heading = () if as_json else _columns(estimator)
         skipped: list[tuple[str, str]] = []
         for start in range(0, len(pictures), _CHUNK):
             chunk = pictures[start : start + _CHUNK]
@@ -62,6 +61,9 @@ def predict_command(run: str, files: tuple[str, ...], as_json: bool, on_error: s
                 skipped += broken.items()
                 chunk = [path for path in chunk if path not in broken]
             for row in _answer(estimator, chunk) if chunk else ():
+                if heading:  # only now: what cannot be read at all prints nothing
+                    writer.writerow(heading)
+                    heading = ()
                 if as_json:
                     click.echo(json.dumps(row, ensure_ascii=False))
                 else:
@@ -69,6 +71,8 @@ def predict_command(run: str, files: tuple[str, ...], as_json: bool, on_error: s
                         [value for value in row.values() if not isinstance(value, dict)]
                     )
             sys.stdout.flush()
+        if heading:
+            writer.writerow(heading)
         for name, problem in skipped:
             click.echo(f"Skipped: {name}: {problem}", err=True)
 

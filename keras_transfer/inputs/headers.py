@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from typing import Any
 
 __all__ = ["display_name", "find_header_problem", "is_turned", "read_contents"]
@@ -53,26 +52,32 @@ def find_header_problem(contents: bytes) -> tuple[str | None, bool]:
     problem : str or None
     is_turned : bool
         Whether EXIF data name an orientation other than upright.
+
+    Notes
+    -----
+    Pillow warns of large pictures and of some palettes. Whoever reads in threads silences it for
+    all of them at once: `warnings.catch_warnings` in a thread undoes what another one has set.
     """
     from PIL import Image, UnidentifiedImageError
 
     if not contents:
         return "an empty file", False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as of palettes with transparency
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(contents)) as picture:
-                return _unsupported(picture), is_turned(picture)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return (
-            f"too large to be safe ({str(error).partition(',')[0]}); make it smaller, or raise "
-            f"PIL.Image.MAX_IMAGE_PIXELS"
-        ), False
+        with Image.open(io.BytesIO(contents)) as picture:
+            n_pixels = picture.width * picture.height
+            if Image.MAX_IMAGE_PIXELS is not None and n_pixels > Image.MAX_IMAGE_PIXELS:
+                return _too_large(f"{n_pixels:,} pixels, {Image.MAX_IMAGE_PIXELS:,} allowed"), False
+            return _unsupported(picture), is_turned(picture)
+    except Image.DecompressionBombError as error:  # of more than twice as many
+        return _too_large(str(error).partition(",")[0]), False
     except UnidentifiedImageError:
         return "no picture: its contents are those of another kind of file", False
     except Exception as error:  # a broken header fails in as many ways as there are formats
         return f"a damaged header ({error})", False
+
+
+def _too_large(found: str) -> str:
+    return f"too large to be safe ({found}); make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
 
 
 def _unsupported(picture: Any) -> str | None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -226,7 +227,7 @@ def _read_all(
             try:
                 decoded = decode(tf.constant(contents)).numpy()
             except (tf.errors.OpError, ValueError) as error:
-                problem = f"a damaged or truncated picture ({_first_line(error)})"
+                problem = f"a damaged or truncated picture ({_reason(error)})"
             else:
                 if pixels is not None:
                     pixels[row] = decoded
@@ -234,10 +235,13 @@ def _read_all(
         return _File(digest(contents), problem, turned)
 
     executor = ThreadPoolExecutor(os.cpu_count())
-    try:
-        return list(executor.map(read, range(len(items))))
-    finally:
-        executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the last file
+    # Here, since it is not safe in threads: Pillow's warnings, such as of palettes, are no news.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            return list(executor.map(read, range(len(items))))
+        finally:
+            executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the last file
 
 
 def _list_problems(names: Sequence[str], files: Sequence[_File]) -> tuple[tuple[str, str], ...]:
@@ -245,10 +249,13 @@ def _list_problems(names: Sequence[str], files: Sequence[_File]) -> tuple[tuple[
     return tuple((name, file.problem) for name, file in pairs if file.problem is not None)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(getattr(error, "message", "") or error).strip().partition("\n")[0]
-    # TensorFlow puts the name of its operation before and after what is wrong.
-    return text.rpartition("}} ")[2].partition(" [Op:")[0].rstrip(".")
+def _reason(error: Exception) -> str:
+    """Return the sentence in TensorFlow's error that says what is wrong."""
+    text = str(getattr(error, "message", "") or error)
+    # It puts the name of its operation before it, or where that was made, and after it.
+    text = text.rpartition("}} ")[2] if text.startswith("{{") else text
+    lines = [line.strip() for line in text.partition("[[{{")[0].splitlines() if line.strip()]
+    return lines[-1].partition(" [Op:")[0].rstrip(".") if lines else type(error).__name__
 
 
 def _word_problems(skipped: Sequence[tuple[str, str]], total: int, on_error: str) -> str:

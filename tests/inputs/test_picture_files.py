@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -208,3 +209,21 @@ def test_a_pillow_picture_whose_file_is_damaged(tmp_path):
         loaded = load_pillow([cut, Image.fromarray(X[0])], SIZE, on_error="skip")
     assert loaded.kept.tolist() == [1]
     assert len(loaded.inputs) == 1
+
+
+def test_reading_leaves_the_users_warning_filters_alone(tmp_path):
+    paths = []
+    for number in range(64):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.new("P", (20, 20), number).save(paths[-1], transparency=b"\x10\x20")
+    shown = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DeprecationWarning)
+        warnings.showwarning = lambda message, *_, **__: shown.append(str(message))
+        filters, show = list(warnings.filters), warnings.showwarning
+        for _ in range(5):
+            load_encoded(paths, (8, 8))
+        assert list(warnings.filters) == filters
+        assert warnings.showwarning is show
+        warnings.warn("still seen", DeprecationWarning, stacklevel=1)
+    assert shown == ["still seen"]
