@@ -90,6 +90,7 @@ class CompiledNetwork:
         self._variables = _state(network)
         self._trainers: OrderedDict[Hashable, Trainer] = OrderedDict()
         self._forward: Any = None
+        self._dtype = network.inputs[0].dtype if is_graph(network) else "float32"
 
     def trainer(self, key: Hashable | None, make: Callable[[], Trainer]) -> Trainer:
         """Return the trainer of a kind of stage, made on first use, its optimizer at its start.
@@ -135,8 +136,11 @@ class CompiledNetwork:
             ``"outputs"``; of a model of ours ``"features"``, which its head reads; ``"logits"``
             where the head has some.
         """
+        import tensorflow as tf
+
         run = self._forward or self._trace()
-        answers: dict[str, Any] = run([variable.value for variable in _state(model)], inputs)
+        values = [variable.value for variable in _state(model)]
+        answers: dict[str, Any] = run(values, tf.cast(inputs, self._dtype))
         self._forward = run  # only now: what was interrupted while it was traced is not kept
         return answers
 
@@ -145,7 +149,7 @@ class CompiledNetwork:
         import tensorflow as tf
 
         network = self.network
-        whole, dtype = network, "float32"
+        whole, signature = network, None
         if is_graph(network):  # the outputs of a Sequential have no name in the singular
             heads = {"outputs": network.outputs[0]}
             for layer in network.layers:
@@ -153,18 +157,22 @@ class CompiledNetwork:
                     heads["features"] = layer.input  # dropout lets it through in inference
                 if layer.name == LOGITS:
                     heads["logits"] = layer.output
-            whole, dtype = keras.Model(network.inputs[0], heads), network.inputs[0].dtype
+            (read,) = network.inputs
+            whole = keras.Model(read, heads)
+            # Traced once, for batches of every size.
+            specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._variables]
+            signature = [specs, tf.TensorSpec((None, *read.shape[1:]), self._dtype)]
 
         # XLA on a CPU is 5 to 15 times slower.
         use_xla = bool(tf.config.list_physical_devices("GPU"))
 
-        @tf.function(jit_compile=use_xla, reduce_retracing=True)
+        @tf.function(input_signature=signature, jit_compile=use_xla, reduce_retracing=True)
         def run(values: list[Any], inputs: Any) -> dict[str, Any]:
             # The weights are an argument, so that one trace serves all models of the structure.
             tensors = [tf.convert_to_tensor(value) for value in values]
             state = zip(self._variables, tensors, strict=True)
             with keras.StatelessScope(state_mapping=list(state)):
-                answers = whole(tf.cast(inputs, dtype), training=False)
+                answers = whole(inputs, training=False)
             return answers if isinstance(answers, dict) else {"outputs": answers}
 
         return run

@@ -250,3 +250,28 @@ def test_a_class_with_one_picture(paths):
     with pytest.warns(KerasTransferWarning, match="one"):
         clf = classifier().fit([paths[row] for row in one], Y[one])
     assert len(clf.classes_) == 3
+
+
+def test_odd_files_work_as_the_others_do(tmp_path):
+    """Of every kind that cameras, scanners and drawing programs write, and under any name."""
+    paths = tiny.write_folder(tmp_path, X, Y)
+    first, second = (tmp_path / name for name in ("circle", "square"))
+    picture = Image.fromarray(X[0])
+    picture.convert("CMYK").save(first / "print.jpg")
+    picture.convert("P").save(first / "palette.png")
+    picture.convert("LA").save(first / "grey.png")
+    deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(first / "sixteen bits.png")
+    picture.save(first / "süß 圖, (1) #%.webp", lossless=True)
+    Image.fromarray(X[8]).resize((1, 1)).save(second / "pixel.png")
+    (second / "again").symlink_to(tmp_path, target_is_directory=True)
+    clf = classifier().fit(str(tmp_path))
+    assert clf.data_report_.n_train == len(paths) + 6
+    kept = {count.label: count.n_train for count in clf.data_report_.class_counts}
+    assert kept == {"circle": 11, "square": 7, "stripes": 6}
+    odd = sorted(str(path) for path in first.iterdir() if not path.stem.isdigit())
+    assert len(odd) == 5
+    answers = clf.predict_proba([*odd, paths[0]])
+    # The same picture in another file: all but the colours that CMYK, palettes and grey lose.
+    np.testing.assert_allclose(answers[odd.index(str(first / "süß 圖, (1) #%.webp"))], answers[-1])
+    assert np.isfinite(answers).all()
