@@ -15,7 +15,7 @@ from keras_transfer.backbones.registry import get_backbone
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation, build_augmentation
 from keras_transfer.graph.build import build_model
-from keras_transfer.graph.heads import Head, read_task, set_units
+from keras_transfer.graph.heads import Head, read_task, set_feature_units, set_units
 from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.parameters import (
     NONE,
@@ -35,6 +35,7 @@ from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain
 from keras_transfer.training.own_data import (
     check_outputs,
     measure_dataset,
+    read_features,
     read_units,
     standardise,
 )
@@ -276,10 +277,12 @@ class Recipe(BaseEstimator, abc.ABC):
         if own_task == "regression":
             mean, scale = read_units(dataset)
             set_units(model, mean, scale)
-        if task == "regression":
-            dataset = dataset.map(lambda x, y, *w: (x, standardise(y, mean, scale), *w))
         if pretrained is None:
             pretrained = not has_fresh_batch_norm(model)
+        if own_task == "regression" and pretrained:
+            set_feature_units(model, read_features(model, dataset))
+        if task == "regression":
+            dataset = dataset.map(lambda x, y, *w: (x, standardise(y, mean, scale), *w))
         batch_size = int(first[0].shape[0])
         n_examples = batch_size * n_batches
         stages = self.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)

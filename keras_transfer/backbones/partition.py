@@ -16,6 +16,7 @@ from keras_transfer.backbones.walk import call_leaves, is_graph
 from keras_transfer.errors import InvalidParameterError
 
 __all__ = [
+    "FEATURES",
     "HEAD",
     "LOGITS",
     "OURS",
@@ -32,6 +33,8 @@ __all__ = [
 HEAD, TARGET = "head", "target"
 # The last linear layer of a head: of a classifier, and of a regression in standardised numbers.
 LOGITS, STANDARDISED = f"{HEAD}.logits", f"{HEAD}.standardised"
+# Of a regression: what brings the features that its head reads to one scale.
+FEATURES = f"{TARGET}.features"
 # First parts of layer names that are not blocks of a backbone.
 RESERVED = ("preprocess", "readout", TARGET, HEAD)
 # How the names of the models that keras_transfer builds begin.

@@ -20,7 +20,7 @@ from keras_transfer.estimators.examples import Examples
 from keras_transfer.estimators.scoring import output_score
 from keras_transfer.graph.augmentation import as_augmentation, build_augmentation
 from keras_transfer.graph.build import build_model
-from keras_transfer.graph.heads import Head, set_units
+from keras_transfer.graph.heads import Head, set_feature_units, set_units
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
@@ -33,7 +33,7 @@ from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.callbacks import fresh_callbacks
-from keras_transfer.training.data_report import DataReport, look_at
+from keras_transfer.training.data_report import MAX_LOOKED_AT, DataReport, look_at
 from keras_transfer.training.freezing import has_fresh_batch_norm
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.progress import Silent, open_display
@@ -243,13 +243,14 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     set_units(model, targets.mean, targets.scale)
                     trained_targets = targets.standardise(examples.targets)
                 blocks = read_blocks(model)
+                pretrained = backbone.weights is not None and not has_fresh_batch_norm(model)
                 stages = recipe.stages(
-                    blocks,
-                    len(examples),
-                    batch_size=self.batch_size,
-                    pretrained=backbone.weights is not None and not has_fresh_batch_norm(model),
+                    blocks, len(examples), batch_size=self.batch_size, pretrained=pretrained
                 )
                 with naming_broken_files(examples.inputs, None if held is None else held.inputs):
+                    # Those of a network that has learned nothing will soon be others.
+                    if isinstance(targets, NumberTargets) and pretrained:
+                        self._set_feature_units(model, examples)
                     report = self._look_at(model, given, examples, held)
                 names = as_augmentation(recipe.augmentation)
 
@@ -308,6 +309,12 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         if result.interrupted:  # what was learned is there; whoever called is to stop as well
             raise KeyboardInterrupt
         return self
+
+    def _set_feature_units(self, model: Any, examples: Examples) -> None:
+        n_rows = min(len(examples), MAX_LOOKED_AT)
+        some = examples[np.linspace(0, len(examples) - 1, n_rows).astype(int)]
+        features = Inference(model).on_inputs(some.inputs, self.batch_size, "features")
+        set_feature_units(model, features, some.weights)
 
     def _look_at(
         self, model: Any, given: _Given, examples: Examples, held: Examples | None

@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.backbones.partition import HEAD, LOGITS, STANDARDISED, TARGET
+from keras_transfer.backbones.partition import FEATURES, HEAD, LOGITS, STANDARDISED, TARGET
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 
-__all__ = ["LOGITS", "METRIC", "TASKS", "Head", "Task", "read_task", "set_units", "trained_output"]
+__all__ = [
+    "LOGITS",
+    "METRIC",
+    "TASKS",
+    "Head",
+    "Task",
+    "read_task",
+    "set_feature_units",
+    "set_units",
+    "trained_output",
+]
 
 PROBABILITIES = f"{HEAD}.probabilities"
 # The layer that brings the standardised numbers of a regression to the user's units.
@@ -106,6 +116,8 @@ class Head:
         """
         import keras
 
+        if self.task == "regression":
+            features = _affine(FEATURES, features.shape[-1])(features)
         if self.dropout:
             features = keras.layers.Dropout(self.dropout, name=f"{HEAD}.dropout")(features)
         # In half precision a softmax over many classes loses the small ones.
@@ -114,18 +126,26 @@ class Head:
             activation = TASKS[self.task].activation
             return keras.layers.Activation(activation, name=PROBABILITIES, dtype="float32")(logits)
         dense = keras.layers.Dense(int(self.outputs), name=STANDARDISED, dtype="float32")
-        # A scale and an offset for each output, as a plain layer that every export knows; a
-        # Normalization would hold them as constants outside its weights.
-        units = keras.layers.EinsumDense(
-            "bo,o->bo",
-            output_shape=int(self.outputs),
-            bias_axes="o",
-            kernel_initializer="ones",
-            name=UNITS,
-            dtype="float32",
-            trainable=False,
-        )
-        return units(dense(features))
+        return _affine(UNITS, int(self.outputs))(dense(features))
+
+
+def _affine(name: str, length: int) -> Any:
+    """Return a layer with a scale and an offset for each number, which do not train.
+
+    A plain layer that every export knows; a Normalization would hold them as constants outside its
+    weights.
+    """
+    import keras
+
+    return keras.layers.EinsumDense(
+        "bi,i->bi",
+        output_shape=length,
+        bias_axes="i",
+        kernel_initializer="ones",
+        name=name,
+        dtype="float32",
+        trainable=False,
+    )
 
 
 def read_task(model: Any) -> str | None:
@@ -160,3 +180,31 @@ def set_units(model: Any, mean: Any, scale: Any) -> None:
     model.get_layer(UNITS).set_weights(
         [np.asarray(scale, np.float32), np.asarray(mean, np.float32)]
     )
+
+
+def set_feature_units(model: Any, features: Any, weights: Any = None) -> None:
+    """Bring what the head of a regression reads to one scale.
+
+    Each feature gets a mean of 0, and all together a variance of 1, so that one learning rate
+    serves a few averages and a grid of thousands alike. A model that has its scale keeps it: what
+    it has learned is in that scale.
+
+    Parameters
+    ----------
+    model : keras.Model
+    features : array-like of shape (n, n_features)
+        Of training examples.
+    weights : array-like of shape (n,), optional
+        How much each counts.
+    """
+    layer = model.get_layer(FEATURES)
+    scale, offset = layer.get_weights()
+    if not ((scale == 1).all() and (offset == 0).all()):
+        return
+    features = np.asarray(features, np.float64)
+    mean = np.average(features, axis=0, weights=weights)
+    spread = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights))
+    # What hardly ever moves would otherwise count as much as the rest.
+    scale = 1 / (np.maximum(spread, 0.1 * spread.mean() + 1e-12) * np.sqrt(len(mean)))
+    values = [scale, -mean * scale]
+    layer.set_weights([value.astype(np.float32) for value in values])

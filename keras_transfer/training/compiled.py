@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.backbones.partition import LOGITS, STANDARDISED
+from keras_transfer.backbones.partition import FEATURES, LOGITS, STANDARDISED
 from keras_transfer.backbones.walk import is_graph
 from keras_transfer.training.freezing import leaf_layers
 
@@ -153,8 +153,9 @@ class CompiledNetwork:
         if is_graph(network):  # the outputs of a Sequential have no name in the singular
             heads = {"outputs": network.outputs[0]}
             for layer in network.layers:
-                if layer.name in (LOGITS, STANDARDISED):
-                    heads["features"] = layer.input  # dropout lets it through in inference
+                if layer.name in (FEATURES, LOGITS, STANDARDISED):  # the first of them
+                    # Dropout lets it through in inference.
+                    heads.setdefault("features", layer.input)
                 if layer.name == LOGITS:
                     heads["logits"] = layer.output
             (read,) = network.inputs

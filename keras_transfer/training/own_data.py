@@ -9,10 +9,11 @@ import numpy as np
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 from keras_transfer.inputs.targets import find_units
 from keras_transfer.training.compiled import CompiledNetwork
+from keras_transfer.training.data_report import MAX_LOOKED_AT
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.validation import check_targets
 
-__all__ = ["check_outputs", "measure_dataset", "read_units", "standardise"]
+__all__ = ["check_outputs", "measure_dataset", "read_features", "read_units", "standardise"]
 
 
 def measure_dataset(name: str, dataset: Any, task: str) -> tuple[tuple[Any, ...], int]:
@@ -84,6 +85,25 @@ def read_units(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of each number, in one pass over the dataset."""
     batches = [check_targets("regression", batch[1]) for batch in dataset]
     return find_units(np.concatenate(batches))
+
+
+def read_features(model: Any, dataset: Any) -> np.ndarray:
+    """Return what the head reads of the first examples, in one pass over their batches.
+
+    Parameters
+    ----------
+    model : keras.Model
+        One that keras_transfer built.
+    dataset : tf.data.Dataset
+        Of (inputs, ...).
+    """
+    inference, rows, seen = Inference(model), 0, []
+    for batch in dataset:
+        seen.append(inference(batch[0], "features"))
+        rows += len(seen[-1])
+        if rows >= MAX_LOOKED_AT:
+            break
+    return np.concatenate(seen)
 
 
 def standardise(targets: Any, mean: np.ndarray, scale: np.ndarray) -> Any:

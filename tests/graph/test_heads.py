@@ -9,7 +9,14 @@ from keras_transfer import get_backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.graph.build import build_model
-from keras_transfer.graph.heads import TASKS, Head, read_task, set_units, trained_output
+from keras_transfer.graph.heads import (
+    TASKS,
+    Head,
+    read_task,
+    set_feature_units,
+    set_units,
+    trained_output,
+)
 
 X = tiny.vectors()[0].astype("float32")
 
@@ -53,6 +60,30 @@ def test_units():
     assert not any("units" in weight.path for weight in model.trainable_weights)
 
 
+def test_features_of_a_regression_come_to_one_scale():
+    model = build("regression", 1)
+    read = keras.Model(model.input, model.get_layer("target.features").input)(X).numpy()
+    weights = np.arange(1.0, len(X) + 1)
+    set_feature_units(model, read, weights)
+    scaled = keras.Model(model.input, model.get_layer("target.features").output)(X).numpy()
+    np.testing.assert_allclose(np.average(scaled, axis=0, weights=weights), 0, atol=1e-5)
+    variance = np.average(scaled**2, axis=0, weights=weights)
+    assert variance.sum() == pytest.approx(1, abs=0.3)  # of all; less where a feature is constant
+    assert np.abs(np.asarray(model(X))).max() < 3  # it starts near the mean of the targets
+    assert not any("features" in weight.path for weight in model.trainable_weights)
+    before = model.get_weights()
+    set_feature_units(model, read * 100)  # what was learned is in the scale that it has
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_constant_features_are_no_problem():
+    model = build("regression", 1)
+    n_features = model.get_layer("target.features").input.shape[-1]
+    set_feature_units(model, np.ones((4, n_features)))
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
 def test_what_is_trained_of_a_classifier_is_its_output():
     for task in ("multiclass", "multilabel"):
         model = build(task)
@@ -62,7 +93,8 @@ def test_what_is_trained_of_a_classifier_is_its_output():
 def test_dropout_is_before_the_last_linear_layer():
     for task in TASKS:
         names = [layer.name for layer in build(task, dropout=0.5).layers]
-        assert names.index("head.dropout") == names.index("high.high") + 1
+        before = "target.features" if task == "regression" else "high.high"
+        assert names.index("head.dropout") == names.index(before) + 1
         assert not any("dropout" in layer.name for layer in build(task).layers)
 
 
