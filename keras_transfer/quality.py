@@ -34,6 +34,6 @@ class Quality:
 # All on the one backbone whose weights are installed with the package, so that each works offline.
 QUALITIES: dict[str, Quality] = {
     "fast": Quality("EfficientNetLite0", 128, "structure"),
-    "good": Quality("EfficientNetLite0", 160, "composite", {"train_blocks": 2}),
-    "best": Quality("EfficientNetLite0", 224, "composite", {"train_blocks": 4}),
+    "good": Quality("EfficientNetLite0", 128, "composite"),
+    "best": Quality("EfficientNetLite0", 224, "composite"),
 }

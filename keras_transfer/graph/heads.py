@@ -204,7 +204,9 @@ def set_feature_units(model: Any, features: Any, weights: Any = None) -> None:
     features = np.asarray(features, np.float64)
     mean = np.average(features, axis=0, weights=weights)
     spread = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights))
+    if spread.mean() <= 1e-6 * np.abs(mean).mean():  # one example, or always the same one
+        return
     # What hardly ever moves would otherwise count as much as the rest.
-    scale = 1 / (np.maximum(spread, 0.1 * spread.mean() + 1e-12) * np.sqrt(len(mean)))
+    scale = 1 / (np.maximum(spread, 0.1 * spread.mean()) * np.sqrt(len(mean)))
     values = [scale, -mean * scale]
     layer.set_weights([value.astype(np.float32) for value in values])

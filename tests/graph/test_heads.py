@@ -80,8 +80,15 @@ def test_features_of_a_regression_come_to_one_scale():
 def test_constant_features_are_no_problem():
     model = build("regression", 1)
     n_features = model.get_layer("target.features").input.shape[-1]
-    set_feature_units(model, np.ones((4, n_features)))
-    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    before = model.get_weights()
+    for same in (
+        np.ones((4, n_features)),
+        np.zeros((4, n_features)),
+        X[:1, :1] * np.ones(n_features),
+    ):
+        set_feature_units(model, same)
+        for one, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_what_is_trained_of_a_classifier_is_its_output():
