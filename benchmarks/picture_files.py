@@ -33,6 +33,8 @@ from keras_transfer.training.batches import shuffled_batches
 
 SIZE = (224, 224)
 BATCH = 32
+# At least so many, or what was read ahead of them would be most of it.
+STEPS = 16
 KINDS = {"512 x 512": (512, 512), "4000 x 3000": (4000, 3000)}
 
 
@@ -92,7 +94,7 @@ READERS = {
 
 def epoch(model, dataset, steps):
     """Return the seconds of an epoch, and those of it that are spent waiting for batches."""
-    batches = iter(dataset)
+    batches = iter(dataset.repeat())
     model.train_on_batch(*next(batches))  # compiles, and fills what is read ahead
     waited, started = 0.0, time.monotonic()
     for _ in range(steps - 1):
@@ -136,14 +138,14 @@ def main():
             model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
             for name, of_kind in paths.items():
                 y = np.arange(len(of_kind)) % 2
-                steps = len(of_kind) // BATCH
+                steps = max(STEPS, len(of_kind) // BATCH)
                 kept = load_encoded(of_kind, (size, size), keep=True).inputs
                 later = EncodedPictures(of_kind, (size, size))
                 in_memory, _ = epoch(model, shuffled_batches((kept, y), BATCH, 0), steps)
                 seconds, waited = epoch(model, shuffled_batches((later, y), BATCH, 0), steps)
                 what = f"last {blocks} blocks and head" if blocks else "head"
                 print(
-                    f"| {what}, {len(of_kind)} of {name} | {in_memory:.1f} | {seconds:.1f} | "
+                    f"| {what}, {steps * BATCH} of {name} | {in_memory:.1f} | {seconds:.1f} | "
                     f"{waited:.1f} ({waited / seconds:.0%}) |",
                     flush=True,
                 )
