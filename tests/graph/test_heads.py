@@ -67,8 +67,12 @@ def test_features_of_a_regression_come_to_one_scale():
     set_feature_units(model, read, weights)
     scaled = keras.Model(model.input, model.get_layer("target.features").output)(X).numpy()
     np.testing.assert_allclose(np.average(scaled, axis=0, weights=weights), 0, atol=1e-5)
-    variance = np.average(scaled**2, axis=0, weights=weights)
-    assert variance.sum() == pytest.approx(1, abs=0.3)  # of all; less where a feature is constant
+    variance = np.average(scaled**2, axis=0, weights=weights) * scaled.shape[1]
+    spread = read.std(axis=0)
+    moves = spread > 0.3 * spread.mean()  # a relu may be off for all of them
+    assert moves.any()
+    np.testing.assert_allclose(variance[moves], 1, rtol=1e-4)
+    assert (variance <= 1.0001).all()
     assert np.abs(np.asarray(model(X))).max() < 3  # it starts near the mean of the targets
     assert not any("features" in weight.path for weight in model.trainable_weights)
     before = model.get_weights()
