@@ -279,7 +279,7 @@ class Recipe(BaseEstimator, abc.ABC):
             set_units(model, mean, scale)
         if pretrained is None:
             pretrained = not has_fresh_batch_norm(model)
-        if own_task == "regression" and pretrained:
+        if own_task == "regression" and pretrained and len(model.inputs[0].shape) == 4:
             set_feature_units(model, read_features(model, dataset))
         if task == "regression":
             dataset = dataset.map(lambda x, y, *w: (x, standardise(y, mean, scale), *w))

@@ -248,8 +248,10 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     blocks, len(examples), batch_size=self.batch_size, pretrained=pretrained
                 )
                 with naming_broken_files(examples.inputs, None if held is None else held.inputs):
-                    # Those of a network that has learned nothing will soon be others.
-                    if isinstance(targets, NumberTargets) and pretrained:
+                    # Those of a network that has learned nothing will soon be others; for vectors
+                    # there hardly is one that has.
+                    is_picture = isinstance(reader, PictureInput)
+                    if isinstance(targets, NumberTargets) and pretrained and is_picture:
                         self._set_feature_units(model, examples)
                     report = self._look_at(model, given, examples, held)
                 names = as_augmentation(recipe.augmentation)
