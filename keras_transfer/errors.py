@@ -151,6 +151,12 @@ def warn(message: str, category: type[Warning] = KerasTransferWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
+def listed(names: Sequence[object], most: int, separator: str = ", ") -> str:
+    """Return the first names, and how many more there are, as text."""
+    more = f"{separator if separator != ', ' else ' '}and {len(names) - most} more"
+    return separator.join(map(str, names[:most])) + (more if len(names) > most else "")
+
+
 def nearest_name(name: object, valid: Iterable[str]) -> str | None:
     """Return the valid name that is most like ``name``, or None if none is."""
     lowered = {candidate.lower(): candidate for candidate in valid}

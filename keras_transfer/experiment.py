@@ -33,7 +33,7 @@ from keras_transfer.output_folder import (
     new_output,
     write_history,
 )
-from keras_transfer.recipe_data import TaskData, read_source, read_target
+from keras_transfer.recipe_data import TaskData, draw, read_target, read_task, split_target
 from keras_transfer.training.progress import Silent, open_display
 
 __all__ = ["RunScore", "results_table", "run_recipe_file"]
@@ -157,14 +157,18 @@ def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None
 def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iterator[RunScore]:
     """Fit and test every run with every seed; what is saved is of the first one."""
     total = len(recipe_file.runs) * recipe_file.seeds
+    target, source = recipe_file.data, recipe_file.source
+    data, tests = read_target(target)
+    sources = None if source is None else read_task(source, source.folder, target.image_size)
     with open_display(verbose) as display:
         for number in range(recipe_file.seeds):
             seed = recipe_file.seed + number
             named = f", seed {seed}" if recipe_file.seeds > 1 else ""
-            train, test = read_target(recipe_file.data, seed)
+            train, test = split_target(data, tests, target, seed)
             left = None
-            if recipe_file.source is not None:
-                left = _fit_source(recipe_file, recipe_file.source, seed, display)
+            if source is not None and sources is not None:
+                examples = draw(sources, source, seed)
+                left = _fit_source(recipe_file, source, examples, seed, display)
             seconds: dict[str, float] = {}
             for position, run in enumerate(recipe_file.runs_in_order()):
                 budget = None if run.same_seconds_as is None else seconds[run.same_seconds_as]
@@ -175,7 +179,7 @@ def _fit_all(recipe_file: RecipeFile, folder: Path, verbose: bool | str) -> Iter
                     started = time.monotonic()
                     estimator.fit(train.X, train.y)
                     seconds[run.name] = time.monotonic() - started
-                    scores = _score(recipe_file.data, estimator, test)
+                    scores = _score(target, estimator, test)
                 words = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
                 display.say(f"{run.name}{named}: {words} on {len(test.y)} pictures never seen")
                 rows = [record.rows for record in estimator.stages_]
@@ -193,11 +197,10 @@ def _score(table: ExamplesTable, estimator: Any, test: TaskData) -> dict[str, fl
 
 
 def _fit_source(
-    recipe_file: RecipeFile, table: SourceTable, seed: int, display: Silent
+    recipe_file: RecipeFile, table: SourceTable, data: TaskData, seed: int, display: Silent
 ) -> Backbone:
     """Train the source task; return the backbone that it leaves."""
     with _named("the source task"):
-        data = read_source(table, recipe_file.data.image_size, seed)
         shared = _parameters(recipe_file)
         estimator = _new_estimator(
             table,

@@ -9,13 +9,10 @@ import numpy as np
 from keras_transfer.config import DataTable, ExamplesTable
 from keras_transfer.datasets import DATASETS, load_pictures, per_class_split
 from keras_transfer.errors import DataError, InvalidParameterError, warn
-from keras_transfer.inputs.picture_files import EncodedPictures
+from keras_transfer.inputs.picture_files import EncodedPictures, list_problems
 from keras_transfer.inputs.splits import hold_out
 
-__all__ = ["TaskData", "read_source", "read_target"]
-
-# How many files are named in a warning.
-_NAMED = 5
+__all__ = ["TaskData", "draw", "read_target", "read_task", "split_target"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,16 @@ class TaskData:
         return TaskData(self.X[rows], self.y[rows])
 
 
-def read_source(table: ExamplesTable, image_size: int, seed: int) -> TaskData:
-    """Read a task of which nothing is kept for testing.
+def read_task(table: ExamplesTable, folder: str | None, image_size: int) -> TaskData:
+    """Read all examples of a task, of the classes that are used.
 
     Parameters
     ----------
     table : ExamplesTable
+    folder : str or None
+        A folder or CSV; None: the data set of the table.
     image_size : int
         Height and width of built-in pictures in pixels.
-    seed : int
-        Decides which examples are used, where not all are.
 
     Returns
     -------
@@ -58,14 +55,72 @@ def read_source(table: ExamplesTable, image_size: int, seed: int) -> TaskData:
     DataError
         If a folder cannot be used.
     """
-    return _limit(_read(table, table.folder, image_size), table, seed)
+    data = _read(table, folder, image_size)
+    if table.is_regression:
+        return TaskData(data.X, data.y.astype(np.float64))
+    data = TaskData(data.X, np.asarray(data.y).astype(str))
+    if table.classes is None:
+        return data
+    return data.take(np.flatnonzero(np.isin(data.y, table.classes)))
 
 
-def read_target(table: DataTable, seed: int) -> tuple[TaskData, TaskData]:
-    """Read a task, and split it into what trains and what tests.
+def draw(data: TaskData, table: ExamplesTable, seed: int) -> TaskData:
+    """Keep at most ``limit`` examples of each class; of numbers, in all.
 
     Parameters
     ----------
+    data : TaskData
+    table : ExamplesTable
+    seed : int
+        Decides which.
+
+    Returns
+    -------
+    TaskData
+    """
+    if table.limit is None:
+        return data
+    strata = np.zeros(len(data.y)) if table.is_regression else data.y
+    rng = np.random.default_rng(seed)
+    kept = [
+        rng.permutation(np.flatnonzero(strata == stratum))[: table.limit]
+        for stratum in np.unique(strata)
+    ]
+    return data.take(np.sort(np.concatenate(kept)))
+
+
+def read_target(table: DataTable) -> tuple[TaskData, TaskData | None]:
+    """Read the target task, and the test data where they are a folder of their own.
+
+    Parameters
+    ----------
+    table : DataTable
+
+    Returns
+    -------
+    data : TaskData
+    tests : TaskData or None
+
+    Raises
+    ------
+    DataError
+        If a folder cannot be used.
+    """
+    tests = None
+    if table.test_folder is not None:
+        tests = read_task(table, table.test_folder, table.image_size)
+    return read_task(table, table.folder, table.image_size), tests
+
+
+def split_target(
+    data: TaskData, tests: TaskData | None, table: DataTable, seed: int
+) -> tuple[TaskData, TaskData]:
+    """Split the target task into what trains and what tests.
+
+    Parameters
+    ----------
+    data, tests
+        As `read_target` returns them.
     table : DataTable
     seed : int
         Decides what trains.
@@ -79,15 +134,10 @@ def read_target(table: DataTable, seed: int) -> tuple[TaskData, TaskData]:
     ------
     InvalidParameterError
         If there are fewer examples than asked for.
-    DataError
-        If a folder cannot be used.
     """
-    data = _limit(_read(table, table.folder, table.image_size), table, seed)
+    data = draw(data, table, seed)
     train, test = _split(data.y, table, seed)
-    if table.test_folder is None:
-        tested = data.take(test)
-    else:
-        tested = _limit(_read(table, table.test_folder, table.image_size), table, seed)
+    tested = data.take(test) if tests is None else draw(tests, table, seed)
     if table.test_per_class is not None:
         classes = np.unique(tested.y)
         first = [np.flatnonzero(tested.y == name)[: table.test_per_class] for name in classes]
@@ -99,19 +149,11 @@ def _read(table: ExamplesTable, folder: str | None, image_size: int) -> TaskData
     if folder is not None:
         files = load_pictures(folder)
         data = TaskData(files.filenames, files.labels)
-        if table.on_error == "skip":
-            data = _skip_broken(data, image_size)
-    else:
-        assert table.dataset is not None  # the file was checked for one or the other
-        bunch = DATASETS[table.dataset].load(image_size=image_size)
-        names = bunch.get("target_names")
-        data = TaskData(bunch.images, bunch.target if names is None else names[bunch.target])
-    if table.is_regression:
-        return TaskData(data.X, data.y.astype(np.float64))
-    data = TaskData(data.X, np.asarray(data.y).astype(str))
-    if table.classes is None:
-        return data
-    return data.take(np.flatnonzero(np.isin(data.y, table.classes)))
+        return _skip_broken(data, image_size) if table.on_error == "skip" else data
+    assert table.dataset is not None  # the file was checked for one or the other
+    bunch = DATASETS[table.dataset].load(image_size=image_size)
+    names = bunch.get("target_names")
+    return TaskData(bunch.images, bunch.target if names is None else names[bunch.target])
 
 
 def _skip_broken(data: TaskData, image_size: int) -> TaskData:
@@ -121,23 +163,8 @@ def _skip_broken(data: TaskData, image_size: int) -> TaskData:
     if not problems:
         return data
     broken = {name for name, _ in problems}
-    shown = "; ".join(f"{name}: {problem}" for name, problem in problems[:_NAMED])
-    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-    warn(f"{len(problems)} of {len(paths)} files are skipped: {shown}{more}.")
+    warn(f"{len(problems)} of {len(paths)} files are skipped: {list_problems(problems)}.")
     return data.take(np.array([row for row, path in enumerate(paths) if path not in broken], int))
-
-
-def _limit(data: TaskData, table: ExamplesTable, seed: int) -> TaskData:
-    """Keep at most ``limit`` examples of each class; of numbers, in all."""
-    if table.limit is None:
-        return data
-    strata = np.zeros(len(data.y)) if table.is_regression else data.y
-    rng = np.random.default_rng(seed)
-    kept = [
-        rng.permutation(np.flatnonzero(strata == stratum))[: table.limit]
-        for stratum in np.unique(strata)
-    ]
-    return data.take(np.sort(np.concatenate(kept)))
 
 
 def _split(y: np.ndarray, table: DataTable, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ from keras_transfer.errors import (
     RecipeFileError,
 )
 from keras_transfer.experiment import results_table, run_recipe_file
-from keras_transfer.recipe_data import read_target
+from keras_transfer.recipe_data import read_target, split_target
 
 RECIPE = """
 title = "Shapes | [/b]"
@@ -247,7 +247,7 @@ def own(recipe, tmp_path):
 def test_a_folder_is_split_evenly_by_share(own):
     data = own().data
     assert data.test_share == 0.2  # what a file gets that does not say
-    train, test = read_target(data, 0)
+    train, test = split_target(*read_target(data), data, 0)
     assert set(train.X).isdisjoint(test.X)
     assert {name: (train.y == name).sum() for name in NAMES} == dict.fromkeys(NAMES, 6)
     assert {name: (test.y == name).sum() for name in NAMES} == dict.fromkeys(NAMES, 2)
@@ -257,7 +257,8 @@ def test_a_folder_is_split_evenly_by_share(own):
 def test_classes_limit_and_a_test_folder(own, tmp_path):
     shutil.copytree(tmp_path / "pictures", tmp_path / "later")
     few = ['data.classes=["stripes", "square"]', "data.limit=4", "data.test_folder=later"]
-    train, test = read_target(own(*few).data, 0)
+    data = own(*few).data
+    train, test = split_target(*read_target(data), data, 0)
     for part in (train, test):
         names, counts = np.unique(part.y, return_counts=True)
         assert (names.tolist(), counts.tolist()) == (["square", "stripes"], [4, 4])
@@ -270,7 +271,8 @@ def test_a_folder_runs_from_end_to_end(own, tmp_path):
     assert [result.name for result in results] == ["same | seconds", "probe"]
     saved = tmp_path / "out" / "result" / "probe.keras_transfer"
     loaded = keras_transfer.load(saved, custom_objects={"cnn": tiny.cnn})
-    _, test = read_target(own().data, 1)
+    data = own().data
+    _, test = split_target(*read_target(data), data, 1)
     score = balanced_accuracy_score(test.y, loaded.predict(test.X))
     assert results[1].scores == {"balanced accuracy": score}
 

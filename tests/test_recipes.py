@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, r2_score
 import keras_transfer
 from keras_transfer.config import read_recipe_file
 from keras_transfer.datasets import load_openmoji
-from keras_transfer.recipe_data import read_target
+from keras_transfer.recipe_data import read_target, split_target
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
@@ -92,7 +92,8 @@ def test_a_recipe_runs_small_from_end_to_end(name, tmp_path, overrides):
     assert (output / "recipe.toml").read_bytes() == (ROOT / name).read_bytes()
 
     # === What was saved scores again what was reported ===
-    _, test = read_target(recipe_file.data, recipe_file.seed)
+    data = recipe_file.data
+    _, test = split_target(*read_target(data), data, recipe_file.seed)
     saved = [run for run in recipe_file.runs if run.save]
     assert saved
     for run in saved:

@@ -13,7 +13,14 @@ from typing import Any
 
 import click
 
-__all__ = ["INTERRUPTED", "load_run", "print_table", "reporting_errors", "start_tensorflow"]
+__all__ = [
+    "INTERRUPTED",
+    "load_run",
+    "on_error_option",
+    "print_table",
+    "reporting_errors",
+    "start_tensorflow",
+]
 
 # What shells and other programs expect: of a file's mistakes (click's own for wrong usage), of
 # what fails while running, and of Ctrl-C.
@@ -83,6 +90,17 @@ def start_tensorflow() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def on_error_option(more: str = "") -> Any:
+    """Return the option for files that cannot be read, its help ending in ``more``."""
+    return click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        default="raise",
+        show_default=True,
+        help=f"What is done about files that cannot be read{more}.",
+    )
 
 
 def load_run(run: str) -> Any:

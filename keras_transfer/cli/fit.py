@@ -14,10 +14,12 @@ import click
 
 from keras_transfer.cli.common import (
     INTERRUPTED,
+    on_error_option,
     print_table,
     reporting_errors,
     start_tensorflow,
 )
+from keras_transfer.errors import listed
 
 __all__ = ["fit_command"]
 
@@ -56,13 +58,7 @@ class _Seconds(click.ParamType):
 @click.option("--validation", metavar="FOLDER|CSV", help="Validation data of your own.")
 @click.option("--target-score", type=float, help="Stop as soon as the validation reaches it.")
 @click.option("--time-budget", type=_Seconds(), metavar="TIME", help="Such as 90, 10m or 1.5h.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="What is done about files that cannot be read.",
-)
+@on_error_option()
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -178,7 +174,7 @@ def _describe(estimator: Any, seconds: float, is_interrupted: bool) -> dict[str,
 def _cells(figures: dict[str, Any]) -> list[tuple[str, str]]:
     score = figures["validation_score"]
     classes = figures["classes"]
-    shown = ", ".join(classes[:5]) + (f", and {len(classes) - 5} more" if classes[5:] else "")
+    shown = listed(classes, 5)
     cells = [
         ("classes", shown),
         ("training pictures", f"{figures['training_pictures']:,}"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from keras_transfer.cli.common import load_run, reporting_errors
+from keras_transfer.cli.common import load_run, on_error_option, reporting_errors
 
 __all__ = ["predict_command"]
 
@@ -22,13 +22,7 @@ _CHUNK = 256
 @click.argument("run")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, with all probabilities.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="What is done about files that cannot be read; skipped ones are listed.",
-)
+@on_error_option("; skipped ones are listed")
 def predict_command(run: str, files: tuple[str, ...], as_json: bool, on_error: str) -> None:
     """Label each FILE with the estimator of RUN.
 
@@ -56,11 +50,17 @@ def predict_command(run: str, files: tuple[str, ...], as_json: bool, on_error: s
         skipped: list[tuple[str, str]] = []
         for start in range(0, len(pictures), _CHUNK):
             chunk = pictures[start : start + _CHUNK]
-            if on_error == "skip":
+            rows: Iterable[dict[str, Any]]
+            try:
+                rows = list(_answer(estimator, chunk))
+            except DataError:
+                if on_error == "raise":
+                    raise
                 broken = dict(_find_broken(estimator, chunk))
                 skipped += broken.items()
                 chunk = [path for path in chunk if path not in broken]
-            for row in _answer(estimator, chunk) if chunk else ():
+                rows = _answer(estimator, chunk) if chunk else ()
+            for row in rows:
                 if heading:  # only now: what cannot be read at all prints nothing
                     writer.writerow(heading)
                     heading = ()

@@ -7,13 +7,13 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_transfer.errors import DataError, InvalidTypeError, warn
+from keras_transfer.errors import DataError, InvalidTypeError, listed, warn
 
 __all__ = ["SUFFIXES", "LabelledFiles", "list_pictures", "read_csv", "read_folder", "read_labelled"]
 
@@ -128,11 +128,11 @@ def read_folder(folder: PathLike) -> LabelledFiles:
         if not pictures:
             empty.append(shown(name))
     if not files:
-        where = f" in {_listed(empty, 10)}" if empty else ""
+        where = f" in {listed(empty, 10)}" if empty else ""
         received = f"one with none{where}, and {n_ignored} other files or folders"
         raise _refused(root, f"{expected} ({_SUFFIX_LIST})", received)
     if empty:
-        warn(f"{shown(root)}: no picture in {_listed(empty, 10)}. Left out as a class.")
+        warn(f"{shown(root)}: no picture in {listed(empty, 10)}. Left out as a class.")
     return LabelledFiles(tuple(files), tuple(labels), n_ignored, root)
 
 
@@ -361,13 +361,13 @@ def _find_columns(path: str, row: _Row) -> tuple[int, int, bool]:
     if len(names) == 2 and not _HEADER_WORDS.intersection(names):
         return 0, 1, False
     expected = "a header with path and label, or two columns without a header, path first"
-    found = f"{_listed(row.cells, 10)} in line {row.line}"
+    found = f"{listed(row.cells, 10)} in line {row.line}"
     raise _refused(path, expected, f"{found}. Add or mend the header")
 
 
 def _refuse_lines(path: str, lines: list[int], expected: str, received: str, hint: str) -> None:
     if lines:
-        raise _refused(path, expected, f"{received} in line {_listed(lines, 5)}. {hint}")
+        raise _refused(path, expected, f"{received} in line {listed(lines, 5)}. {hint}")
 
 
 def _refused(path: str, expected: str, received: str) -> DataError:
@@ -392,8 +392,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file or folder"
     return getattr(error, "strerror", None) or str(error)
-
-
-def _listed(names: Sequence[object], most: int) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer.errors import DataError
+from keras_transfer.errors import DataError, listed
 from keras_transfer.inputs.decoding import decode_picture, over_white, resize_pictures
 from keras_transfer.inputs.headers import (
     display_name,
@@ -29,6 +29,7 @@ __all__ = [
     "digest",
     "is_encoded",
     "is_pillow",
+    "list_problems",
     "load_encoded",
     "load_pillow",
     "naming_broken_files",
@@ -123,7 +124,7 @@ class EncodedPictures:
     def find_problems(self) -> list[tuple[str, str]]:
         """Say which cannot be read any more, and why."""
         names = [display_name(item, row) for row, item in enumerate(self.items)]
-        return list(_list_problems(names, _read_all(self.items, self.size, None, lambda: None)))
+        return list(_problems(names, _read_all(self.items, self.size, None, lambda: None)))
 
 
 def load_encoded(
@@ -169,7 +170,7 @@ def load_encoded(
         keep = len(items) * size[0] * size[1] * 3 * 4 <= KEPT_BYTES
     pixels = np.empty((len(items), *size, 3), np.float32) if keep else None
     files = _read_all(items, size, pixels, advance)
-    skipped = _list_problems(names, files)
+    skipped = _problems(names, files)
     kept = np.flatnonzero([file.problem is None for file in files])
     if skipped and (on_error == "raise" or not len(kept)):
         raise DataError(_word_problems(skipped, len(items), on_error))
@@ -244,7 +245,7 @@ def _read_all(
             executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the last file
 
 
-def _list_problems(names: Sequence[str], files: Sequence[_File]) -> tuple[tuple[str, str], ...]:
+def _problems(names: Sequence[str], files: Sequence[_File]) -> tuple[tuple[str, str], ...]:
     pairs = zip(names, files, strict=True)
     return tuple((name, file.problem) for name, file in pairs if file.problem is not None)
 
@@ -258,12 +259,17 @@ def _reason(error: Exception) -> str:
     return lines[-1].partition(" [Op:")[0].rstrip(".") if lines else type(error).__name__
 
 
+def list_problems(problems: Sequence[tuple[str, str]]) -> str:
+    """Return the first files that cannot be read, and why, as text."""
+    return listed([f"{name}: {problem}" for name, problem in problems], _NAMED, "; ")
+
+
 def _word_problems(skipped: Sequence[tuple[str, str]], total: int, on_error: str) -> str:
-    named = "; ".join(f"{name}: {problem}" for name, problem in skipped[:_NAMED])
-    more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
     count = "" if total == 1 else f"{len(skipped)} of {total} that cannot: "
     hint = " Mend or remove them, or pass on_error='skip'." if on_error == "raise" else ""
-    return f"X: expected pictures that can be read. Received: {count}{named}{more}.{hint}"
+    return (
+        f"X: expected pictures that can be read. Received: {count}{list_problems(skipped)}.{hint}"
+    )
 
 
 @contextlib.contextmanager
