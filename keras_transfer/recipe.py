@@ -15,7 +15,13 @@ from keras_transfer.backbones.registry import get_backbone
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation, build_augmentation
 from keras_transfer.graph.build import build_model
-from keras_transfer.graph.heads import Head, read_task, set_feature_units, set_units
+from keras_transfer.graph.heads import (
+    Head,
+    read_task,
+    set_feature_units,
+    set_units,
+    wants_feature_units,
+)
 from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.parameters import (
     NONE,
@@ -279,7 +285,7 @@ class Recipe(BaseEstimator, abc.ABC):
             set_units(model, mean, scale)
         if pretrained is None:
             pretrained = not has_fresh_batch_norm(model)
-        if own_task == "regression" and pretrained and len(model.inputs[0].shape) == 4:
+        if wants_feature_units(model, pretrained):
             set_feature_units(model, read_features(model, dataset))
         if task == "regression":
             dataset = dataset.map(lambda x, y, *w: (x, standardise(y, mean, scale), *w))

@@ -20,7 +20,7 @@ from keras_transfer.estimators.examples import Examples
 from keras_transfer.estimators.scoring import output_score
 from keras_transfer.graph.augmentation import as_augmentation, build_augmentation
 from keras_transfer.graph.build import build_model
-from keras_transfer.graph.heads import Head, set_feature_units, set_units
+from keras_transfer.graph.heads import Head, set_feature_units, set_units, wants_feature_units
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
@@ -33,7 +33,8 @@ from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.callbacks import fresh_callbacks
-from keras_transfer.training.data_report import MAX_LOOKED_AT, DataReport, look_at
+from keras_transfer.training.data_look import look_at
+from keras_transfer.training.data_report import DataReport
 from keras_transfer.training.freezing import has_fresh_batch_norm
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.progress import Silent, open_display
@@ -248,12 +249,9 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     blocks, len(examples), batch_size=self.batch_size, pretrained=pretrained
                 )
                 with naming_broken_files(examples.inputs, None if held is None else held.inputs):
-                    # Those of a network that has learned nothing will soon be others; for vectors
-                    # there hardly is one that has.
-                    is_picture = isinstance(reader, PictureInput)
-                    if isinstance(targets, NumberTargets) and pretrained and is_picture:
-                        self._set_feature_units(model, examples)
-                    report = self._look_at(model, given, examples, held)
+                    report, (rows, features) = self._look_at(model, given, examples, held)
+                if wants_feature_units(model, pretrained):
+                    set_feature_units(model, features, examples.weights[rows])
                 names = as_augmentation(recipe.augmentation)
 
                 weights = self._train_weights(targets, examples)
@@ -312,25 +310,25 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             raise KeyboardInterrupt
         return self
 
-    def _set_feature_units(self, model: Any, examples: Examples) -> None:
-        n_rows = min(len(examples), MAX_LOOKED_AT)
-        some = examples[np.linspace(0, len(examples) - 1, n_rows).astype(int)]
-        features = Inference(model).on_inputs(some.inputs, self.batch_size, "features")
-        set_feature_units(model, features, some.weights)
-
     def _look_at(
         self, model: Any, given: _Given, examples: Examples, held: Examples | None
-    ) -> DataReport:
-        """Look at the data through the pretrained network, and say what is to be done about it."""
+    ) -> tuple[DataReport, tuple[np.ndarray, np.ndarray]]:
+        """Look at the data through the pretrained network, and say what is to be done about it.
+
+        Returns the training examples that were looked at, too, and what the head reads of them: it
+        is computed once.
+        """
         parts = [examples] if held is None else [examples, held]
         is_picture = isinstance(given.reader, PictureInput)
         labels = None
+        looked_at = np.arange(0), np.zeros((0, 0), np.float32)
         if isinstance(given.targets, ClassTargets):
             labels = given.targets.classes[np.concatenate([part.targets for part in parts])]
 
         def features_of(rows: np.ndarray) -> np.ndarray:
             if not is_picture:  # those of vectors are the user's own
                 return np.zeros((len(rows), 0), np.float32)
+            nonlocal looked_at
             inference, start, seen = Inference(model), 0, []
             for part in parts:
                 of_part = rows[(rows >= start) & (rows < start + len(part))] - start
@@ -338,6 +336,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 inputs = part.inputs if len(of_part) == len(part) else part.inputs[of_part]
                 seen.append(inference.on_inputs(inputs, self.batch_size, "features"))
                 start += len(part)
+            looked_at = rows[rows < len(examples)], seen[0]
             return np.concatenate(seen)
 
         report = look_at(
@@ -354,7 +353,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 balanced=getattr(self, "class_weight", None) is not None
             ):
                 warn(sentence)
-        return report
+        return report, looked_at
 
     def _read_given(
         self,

@@ -21,6 +21,7 @@ __all__ = [
     "set_feature_units",
     "set_units",
     "trained_output",
+    "wants_feature_units",
 ]
 
 PROBABILITIES = f"{HEAD}.probabilities"
@@ -180,6 +181,16 @@ def set_units(model: Any, mean: Any, scale: Any) -> None:
     model.get_layer(UNITS).set_weights(
         [np.asarray(scale, np.float32), np.asarray(mean, np.float32)]
     )
+
+
+def wants_feature_units(model: Any, pretrained: bool) -> bool:
+    """Say whether the features that a head reads are to be brought to one scale before it trains.
+
+    Those of a network that has learned nothing will soon be others, and for vectors there hardly is
+    one that has.
+    """
+    is_for_pictures = len(model.inputs[0].shape) == 4
+    return read_task(model) == "regression" and pretrained and is_for_pictures
 
 
 def set_feature_units(model: Any, features: Any, weights: Any = None) -> None:
