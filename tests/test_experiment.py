@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -212,9 +211,14 @@ def test_numbers_are_scored_as_numbers(recipe, monkeypatch):
     assert "| run | R2 | mean absolute error |" in Path("out/result/results.md").read_text()
 
 
-def test_seeds_are_averaged_and_the_first_is_saved(recipe, tmp_path):
+def test_seeds_are_averaged_and_the_first_is_saved(recipe, tmp_path, monkeypatch):
     few = ["seeds=2", "runs.0.settings.epochs=1", "runs.1.settings.epochs=1"]
+    read = []
+    load = datasets.DATASETS["shapes"].load
+    counted = DataSet(lambda **size: read.append(1) or load(**size), NAMES)
+    monkeypatch.setitem(datasets.DATASETS, "shapes", counted)
     results = run_recipe_file(recipe(*few), verbose=False)
+    assert len(read) == 1  # once for all seeds
     order = [("same | seconds", 1), ("probe", 1), ("same | seconds", 2), ("probe", 2)]
     assert [(result.name, result.seed) for result in results] == order
     output = tmp_path / "out" / "result"
@@ -241,29 +245,9 @@ def own(recipe, tmp_path):
         Image.fromarray(picture).save(path)
     text = RECIPE.replace('dataset = "shapes"\ntrain_per_class = 4', 'folder = "pictures"')
     (tmp_path / "recipe.toml").write_text(text)
+    read = recipe("runs.0.settings.epochs=1")
+    assert read.data.test_share == 0.2  # what a file gets that does not say
     return lambda *overrides: recipe("runs.0.settings.epochs=1", *overrides)
-
-
-def test_a_folder_is_split_evenly_by_share(own):
-    data = own().data
-    assert data.test_share == 0.2  # what a file gets that does not say
-    train, test = split_target(*read_target(data), data, 0)
-    assert set(train.X).isdisjoint(test.X)
-    assert {name: (train.y == name).sum() for name in NAMES} == dict.fromkeys(NAMES, 6)
-    assert {name: (test.y == name).sum() for name in NAMES} == dict.fromkeys(NAMES, 2)
-    assert all(name in path for path, name in zip(test.X, test.y, strict=True))
-
-
-def test_classes_limit_and_a_test_folder(own, tmp_path):
-    shutil.copytree(tmp_path / "pictures", tmp_path / "later")
-    few = ['data.classes=["stripes", "square"]', "data.limit=4", "data.test_folder=later"]
-    data = own(*few).data
-    train, test = split_target(*read_target(data), data, 0)
-    for part in (train, test):
-        names, counts = np.unique(part.y, return_counts=True)
-        assert (names.tolist(), counts.tolist()) == (["square", "stripes"], [4, 4])
-    assert all("pictures" in path for path in train.X)
-    assert all("later" in path for path in test.X)
 
 
 def test_a_folder_runs_from_end_to_end(own, tmp_path):
@@ -285,14 +269,6 @@ def test_a_broken_file_is_named_or_skipped(own, tmp_path):
     with pytest.warns(KerasTransferWarning, match=r"1 of 25 files are skipped: .*broken\.png"):
         results = run_recipe_file(own("data.on_error=skip"), verbose=False)
     assert len(results) == 2
-
-
-def test_a_class_of_one_picture_cannot_be_split(own, tmp_path):
-    alone = tmp_path / "pictures" / "alone" / "1.png"
-    alone.parent.mkdir()
-    shutil.copy(next((tmp_path / "pictures" / "stripes").iterdir()), alone)
-    with pytest.raises(InvalidParameterError, match=r"data\.test_share: .* one of alone"):
-        run_recipe_file(own(), verbose=False)
 
 
 # === The output folder ===
