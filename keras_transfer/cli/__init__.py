@@ -7,6 +7,7 @@ import click
 
 from keras_transfer._version import __version__
 from keras_transfer.cli.backbones import backbones_command
+from keras_transfer.cli.cache import cache_command
 from keras_transfer.cli.evaluate import evaluate_command
 from keras_transfer.cli.fit import fit_command
 from keras_transfer.cli.predict import predict_command
@@ -25,5 +26,12 @@ def main() -> None:
     """
 
 
-for command in (fit_command, predict_command, evaluate_command, run_command, backbones_command):
+for command in (
+    fit_command,
+    predict_command,
+    evaluate_command,
+    run_command,
+    backbones_command,
+    cache_command,
+):
     main.add_command(command)
