@@ -284,7 +284,7 @@ class Recipe(BaseEstimator, abc.ABC):
             mean, scale = read_units(dataset)
             set_units(model, mean, scale)
         if pretrained is None:
-            pretrained = not has_fresh_batch_norm(model)
+            pretrained = not has_fresh_batch_norm(model.layers)
         if wants_feature_units(model, pretrained):
             set_feature_units(model, read_features(model, dataset))
         if task == "regression":

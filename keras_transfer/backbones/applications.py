@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from keras_transfer.backbones.backbone import IMAGENET, Backbone
+from keras_transfer.backbones.backbone import IMAGENET, Backbone, file_identity
 from keras_transfer.backbones.partition import BlockPatterns
 from keras_transfer.backbones.preprocessing import PREPROCESSING
 from keras_transfer.backbones.weights_file import load_weights_file
@@ -328,6 +328,14 @@ class ApplicationsSource:
                 f"weights='file.weights.h5', weights=None, or use EfficientNetLite0, whose weights "
                 f"are installed with keras_transfer."
             ) from error
+
+    def identity(self) -> str | None:
+        """Tell the network by its name, and its weights by their file."""
+        path = self.weights
+        if path == IMAGENET:
+            path = os.path.join(models_folder(), FAMILIES[self.function].weights_file)
+        told = "random" if path is None else file_identity(path)
+        return None if told is None else f"keras.applications.{self.function}:{told}"
 
 
 def models_folder() -> str:

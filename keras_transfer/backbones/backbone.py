@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ __all__ = [
     "CallableSource",
     "ModelSource",
     "Source",
+    "file_identity",
+    "is_kerass_own",
 ]
 
 MODALITIES = ("picture", "features")
@@ -32,6 +35,12 @@ class Source(Protocol):
 
     def load(self, input_shape: tuple[int, ...]) -> Any:
         """Build the network with its weights for one input shape."""
+
+    def identity(self) -> str | None:
+        """Return what tells the network and its weights without building it.
+
+        None where only building it tells. Random weights are told by the seed, beside this.
+        """
 
 
 @dataclass(frozen=True)
@@ -226,6 +235,10 @@ class CallableSource:
         """Call the function."""
         return self.function(input_shape)
 
+    def identity(self) -> None:
+        """Return None: a function can return something else the next time."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class ModelSource:
@@ -296,6 +309,34 @@ class ModelSource:
             ) from error
         set_weights(model, self.weights)
         return model
+
+    def identity(self) -> str | None:
+        """Return the digest, unless layers of the user's own say what the network does."""
+        import json
+
+        return self.digest if is_kerass_own(json.loads(self.config)) else None
+
+
+def is_kerass_own(config: Any) -> bool:
+    """Say whether every object in a configuration is Keras's.
+
+    A class or function of the user's can be defined anew under its name, and do something else.
+    """
+    if isinstance(config, dict):
+        module = config.get("module", "keras") if "class_name" in config else "keras"
+        return str(module).split(".")[0] == "keras" and all(map(is_kerass_own, config.values()))
+    if isinstance(config, (list, tuple)):
+        return all(map(is_kerass_own, config))
+    return config is None or isinstance(config, (bool, int, float, str))
+
+
+def file_identity(path: str) -> str | None:
+    """Return what changes when a file does, without reading it; None if it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}"
 
 
 def _without_compilation(config: Any) -> Any:

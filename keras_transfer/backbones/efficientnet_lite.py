@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.backbones.backbone import IMAGENET, Backbone
+from keras_transfer.backbones.backbone import IMAGENET, Backbone, file_identity
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.torch_file import parse_state_dict
 from keras_transfer.backbones.weights_file import load_weights_file
@@ -322,6 +322,12 @@ class EfficientNetLite0Source:
         elif self.weights is not None:
             load_weights_file(model, self.weights, "EfficientNetLite0")
         return model
+
+    def identity(self) -> str | None:
+        """Tell the weights by their file."""
+        path = str(weights_path()) if self.weights == IMAGENET else self.weights
+        told = "random" if path is None else file_identity(path)
+        return None if told is None else f"EfficientNetLite0:{told}"
 
 
 def efficientnet_lite0_backbone(weights: str | None) -> Backbone:

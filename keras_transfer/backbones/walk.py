@@ -18,7 +18,9 @@ def is_graph(model: Any) -> bool:
     )
 
 
-def call_leaves(model: Any, inputs: Any, call: Callable[..., Any], prefix: str = "") -> Any:
+def call_leaves(
+    model: Any, inputs: Any, call: Callable[..., Any], prefix: str = "", *, nested: bool = True
+) -> Any:
     """Run ``inputs`` through a model, calling ``call`` in place of every layer and operation.
 
     Parameters
@@ -33,6 +35,8 @@ def call_leaves(model: Any, inputs: Any, call: Callable[..., Any], prefix: str =
         returns the outputs.
     prefix : str, default=""
         Put before every path.
+    nested : bool, default=True
+        Whether models inside the model are walked through, or called as one layer.
 
     Returns
     -------
@@ -43,7 +47,7 @@ def call_leaves(model: Any, inputs: Any, call: Callable[..., Any], prefix: str =
 
     def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
         path = f"{prefix}{operation.name}"
-        if is_graph(operation):
+        if nested and is_graph(operation):
             return call_leaves(operation, args[0], call, f"{path}/")
         return call(path, operation, len(keras.tree.flatten(operation.output)), *args, **kwargs)
 

@@ -244,7 +244,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     set_units(model, targets.mean, targets.scale)
                     trained_targets = targets.standardise(examples.targets)
                 blocks = read_blocks(model)
-                pretrained = backbone.weights is not None and not has_fresh_batch_norm(model)
+                pretrained = backbone.weights is not None and not has_fresh_batch_norm(model.layers)
                 stages = recipe.stages(
                     blocks, len(examples), batch_size=self.batch_size, pretrained=pretrained
                 )

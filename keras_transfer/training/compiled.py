@@ -17,11 +17,20 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.backbones.backbone import is_kerass_own
 from keras_transfer.backbones.partition import FEATURES, LOGITS, STANDARDISED
 from keras_transfer.backbones.walk import is_graph
 from keras_transfer.training.freezing import leaf_layers
 
-__all__ = ["CompiledNetwork", "Snapshot", "Trainer", "borrow", "copy_state", "forward_for"]
+__all__ = [
+    "CompiledNetwork",
+    "Snapshot",
+    "Trainer",
+    "borrow",
+    "copy_state",
+    "forward_for",
+    "has_gpu",
+]
 
 # How many structures are kept, and how many stages of each: a search visits one structure after
 # the other, and gradual unfreezing has a stage for each block.
@@ -164,10 +173,7 @@ class CompiledNetwork:
             specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._variables]
             signature = [specs, tf.TensorSpec((None, *read.shape[1:]), self._dtype)]
 
-        # XLA on a CPU is 5 to 15 times slower.
-        use_xla = bool(tf.config.list_physical_devices("GPU"))
-
-        @tf.function(input_signature=signature, jit_compile=use_xla, reduce_retracing=True)
+        @tf.function(input_signature=signature, jit_compile=has_gpu(), reduce_retracing=True)
         def run(values: list[Any], inputs: Any) -> dict[str, Any]:
             # The weights are an argument, so that one trace serves all models of the structure.
             tensors = [tf.convert_to_tensor(value) for value in values]
@@ -177,6 +183,13 @@ class CompiledNetwork:
             return answers if isinstance(answers, dict) else {"outputs": answers}
 
         return run
+
+
+def has_gpu() -> bool:
+    """Say whether to compile with XLA, which on a CPU makes a network 5 to 15 times slower."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def copy_state(source: Any, target: Any) -> None:
@@ -242,7 +255,7 @@ def _shared(key: str, model: Any) -> CompiledNetwork:
 def _structure(model: Any) -> str | None:
     """Return a key that models of one structure share; None if it would not tell all."""
     config = model.get_config()
-    if not _is_kerass_own(config):
+    if not is_kerass_own(config):
         return None
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for layer in _deriving(model):
@@ -255,19 +268,6 @@ def _deriving(model: Any) -> list[Any]:
     """List the layers that compute with constants derived from their weights: Normalization."""
     inside = [inner for layer in model.layers for inner in leaf_layers(layer)]
     return [layer for layer in inside if hasattr(layer, "finalize_state")]
-
-
-def _is_kerass_own(config: Any) -> bool:
-    """Say whether every object in a configuration is Keras's.
-
-    A class or function of the user's can be defined anew under its name, and do something else.
-    """
-    if isinstance(config, dict):
-        module = config.get("module", "keras") if "class_name" in config else "keras"
-        return str(module).split(".")[0] == "keras" and all(map(_is_kerass_own, config.values()))
-    if isinstance(config, (list, tuple)):
-        return all(map(_is_kerass_own, config))
-    return config is None or isinstance(config, (bool, int, float, str))
 
 
 def _state(model: Any) -> list[Any]:

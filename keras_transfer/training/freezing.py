@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,24 +162,25 @@ def trained_weights(layer: Any) -> list[Any]:
     return [weight for weight in layer.weights if weight.trainable]
 
 
-def has_fresh_batch_norm(model: Any) -> bool:
-    """Say whether the BatchNorm statistics of a model were never trained.
+def has_fresh_batch_norm(layers: Iterable[Any]) -> bool:
+    """Say whether the BatchNorm statistics of layers were never trained.
 
     A network of random weights, however it came here, has no statistics to keep: with theirs
     frozen it would run without any normalisation.
     """
     import keras
 
-    layers = [
+    norms = [
         inner
-        for layer in model.layers
+        for layer in layers
+        if isinstance(layer, keras.Layer)
         for inner in leaf_layers(layer)
         if isinstance(inner, keras.layers.BatchNormalization)
     ]
-    return bool(layers) and all(
-        bool(np.all(layer.moving_mean.numpy() == 0))
-        and bool(np.all(layer.moving_variance.numpy() == 1))
-        for layer in layers
+    return bool(norms) and all(
+        bool(np.all(norm.moving_mean.numpy() == 0))
+        and bool(np.all(norm.moving_variance.numpy() == 1))
+        for norm in norms
     )
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from keras_transfer.inputs.picture_files import EncodedPictures
 from keras_transfer.training.compiled import CompiledNetwork, forward_for
 
-__all__ = ["Inference"]
+__all__ = ["TILES", "Inference"]
 
 # A multiple of the tile heights of the usual matrix kernels (4, 6, 8, 12, 16, 24, 32): rows left
 # over from whole tiles go through other instructions, whose last bit differs.
-_TILES = 96
+TILES = 96
 
 
 class Inference:
@@ -67,9 +67,9 @@ class Inference:
 
     def _on_vectors(self, inputs: np.ndarray, what: str) -> np.ndarray:
         batches = []
-        for start in range(0, len(inputs), _TILES):
-            rows = inputs[start : start + _TILES]
-            padded = np.zeros((_TILES, inputs.shape[1]), inputs.dtype)
+        for start in range(0, len(inputs), TILES):
+            rows = inputs[start : start + TILES]
+            padded = np.zeros((TILES, inputs.shape[1]), inputs.dtype)
             padded[: len(rows)] = rows
             batches.append(self(padded, what)[: len(rows)])
         return np.concatenate(batches)

@@ -14,7 +14,7 @@ from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import FreezeError
 from keras_transfer.graph.heads import METRIC, TASKS, trained_output
 from keras_transfer.training.audit import AuditRow, audit
-from keras_transfer.training.compiled import CompiledNetwork, Snapshot, Trainer, borrow
+from keras_transfer.training.compiled import CompiledNetwork, Snapshot, Trainer, borrow, has_gpu
 from keras_transfer.training.forecast import StageForecast, begins_after, forecast_stages
 from keras_transfer.training.freezing import freeze_for, frozen_weights, settle
 from keras_transfer.training.optimizers import (
@@ -368,11 +368,4 @@ def _compile(model: Any, optimizer: Any, task: str) -> None:
     metrics = [] if kind.metric is None else [keras.metrics.get(kind.metric)]
     for metric in metrics:
         metric.name = METRIC
-    model.compile(optimizer, loss=kind.loss, metrics=metrics, jit_compile=_has_gpu())
-
-
-def _has_gpu() -> bool:
-    import tensorflow as tf
-
-    # XLA on a CPU is several times slower, in training as in inference.
-    return bool(tf.config.list_physical_devices("GPU"))
+    model.compile(optimizer, loss=kind.loss, metrics=metrics, jit_compile=has_gpu())
