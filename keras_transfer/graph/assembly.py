@@ -267,6 +267,7 @@ class Assembly(Graph):
             block: keras.Input(self._tapped(name), dtype=self._dtype(name))
             for block, name in taps.items()
         }
+        drawn = random.getstate()
         features = readout.attach(entries)
         if len(features.shape) != 2:
             raise InvalidParameterError(
@@ -274,6 +275,8 @@ class Assembly(Graph):
             )
         self._reseed("head")
         outputs = features if head is None else head.attach(features)
+        if seed is None:  # what is built draws the head's weights, behind those of the blocks
+            random.setstate(drawn)
         ends = {id(entry): taps[block] for block, entry in entries.items()}
         self.features = ends.get(id(features), "")
         if outputs is features and self.features:  # nothing stands above the block
@@ -359,7 +362,8 @@ class Assembly(Graph):
                 self._reseed(name)
                 copies[name] = _copy(leaf)
                 result = copies[name](*args, **kwargs)
-                if getattr(copies[name], "weights", None):
+                is_given = name in self._leaves or self._seed is not None
+                if is_given and getattr(copies[name], "weights", None):
                     set_weights(copies[name], operation.get_weights())
                 return result
             return copies[name](*args, **kwargs)
