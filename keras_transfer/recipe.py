@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator
 from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
+from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation, build_augmentation
-from keras_transfer.graph.build import build_model
 from keras_transfer.graph.heads import (
     Head,
     read_task,
@@ -172,12 +172,12 @@ class Recipe(BaseEstimator, abc.ABC):
         ['head.logits/kernel', 'head.logits/bias']
         """
         self.check()
-        model = build_model(
+        model = Assembly(
             get_backbone(backbone),
             Head(task, outputs, self.dropout),
             input_shape=input_shape,
             readout=as_readout(readout),
-        )
+        ).build()
         blocks = read_blocks(model)
         # Which blocks train does not depend on the number of examples.
         with freeze_for(model, blocks, self.stages(blocks, n_examples=1)[0]):

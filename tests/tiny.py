@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from keras_transfer import get_backbone
-from keras_transfer.graph.build import build_model
+from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.heads import Head
+from keras_transfer.training.random_state import isolated_seed
 
 SIZE = 16
 
@@ -79,7 +80,13 @@ def settled(build, input_shape, seed=0):
 
 def classifier(backbone, outputs, *, dropout=0.0, **options):
     """A model with a head for so many classes."""
-    return build_model(backbone, Head("multiclass", outputs, dropout), **options)
+    return Assembly(backbone, Head("multiclass", outputs, dropout), **options).build()
+
+
+def assembly(backbone, head, seed=0, **options):
+    """The graph of a model whose head has the same weights whatever is built of it."""
+    with isolated_seed(seed):
+        return Assembly(backbone, head, seed=seed, **options)
 
 
 def pictures(n_per_class=8, classes=("circle", "square", "stripes"), size=SIZE, seed=0):

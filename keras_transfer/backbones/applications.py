@@ -330,12 +330,27 @@ class ApplicationsSource:
             ) from error
 
     def identity(self) -> str | None:
-        """Tell the network by its name, and its weights by their file."""
-        path = self.weights
-        if path == IMAGENET:
-            path = os.path.join(models_folder(), FAMILIES[self.function].weights_file)
-        told = "random" if path is None else file_identity(path)
-        return None if told is None else f"keras.applications.{self.function}:{told}"
+        """Tell the network by its name, and its weights by their file.
+
+        Some families read another file for another input size, which differs in numbers: all that
+        there are.
+        """
+        if self.weights is None:
+            return f"keras.applications.{self.function}:random"
+        paths = [self.weights]
+        if self.weights == IMAGENET:
+            folder = models_folder()
+            names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+            own = _without_numbers(FAMILIES[self.function].weights_file)
+            paths = [os.path.join(folder, name) for name in names if _without_numbers(name) == own]
+        told = [file_identity(path) for path in paths]
+        if not told or None in told:
+            return None
+        return f"keras.applications.{self.function}:{told}"
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
 
 
 def models_folder() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_leaves", "is_graph"]
+__all__ = ["call_leaves", "is_graph", "leaf_layers"]
 
 
 def is_graph(model: Any) -> bool:
@@ -60,3 +60,10 @@ def call_leaves(
     # The one method that Keras's own clone_model uses for this. clone_model itself wires a nested
     # model to copies of the tensors that it is given, so what comes out is not connected.
     return model._run_through_graph(inputs, call_fn=visit)
+
+
+def leaf_layers(layer: Any) -> list[Any]:
+    """List a layer and everything inside it, outermost first; nothing of a bare operation."""
+    # Keras has no public way to look into a composite layer.
+    inside = getattr(layer, "_flatten_layers", None)
+    return list(inside(include_self=True, recursive=True)) if inside is not None else []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from keras_transfer.backbones.walk import leaf_layers
+
 __all__ = ["set_weights"]
 
 
@@ -21,7 +23,6 @@ def set_weights(layer: Any, values: Sequence[Any]) -> None:
         In the order of ``layer.get_weights()``.
     """
     layer.set_weights(values)
-    # Keras has no public way to look into a composite layer.
-    for inner in layer._flatten_layers(include_self=True, recursive=True):
+    for inner in leaf_layers(layer):
         if hasattr(inner, "finalize_state"):
             inner.finalize_state()

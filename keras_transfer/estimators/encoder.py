@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from keras_transfer.backbones.partition import list_block_names
 from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.estimators.base import BaseTransfer
-from keras_transfer.graph.build import build_model
+from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.training.random_state import isolated_seed
@@ -118,9 +118,9 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         columns = self._columns(X, reader)
         seed = int(check_random_state(self.random_state).randint(2**31))
         with isolated_seed(seed):
-            model = build_model(
+            model = Assembly(
                 backbone, None, input_shape=reader.shape, readout=as_readout(self.readout)
-            )
+            ).build()
         names = list_block_names(model)
         self._set_fitted(
             {

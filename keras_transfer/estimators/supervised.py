@@ -18,8 +18,8 @@ from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeE
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.estimators.examples import Examples
 from keras_transfer.estimators.scoring import output_score
+from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.augmentation import as_augmentation, build_augmentation
-from keras_transfer.graph.build import build_model
 from keras_transfer.graph.heads import Head, set_feature_units, set_units, wants_feature_units
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.features import FeatureInput
@@ -233,12 +233,12 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
 
             # === The model, and its training ===
             with isolated_seed(weight_seed):
-                model = build_model(
+                model = Assembly(
                     backbone,
                     Head(targets.task, targets.n_outputs, recipe.dropout),
                     input_shape=reader.shape,
                     readout=as_readout(self.readout),
-                )
+                ).build()
                 trained_targets = examples.targets
                 if isinstance(targets, NumberTargets):
                     set_units(model, targets.mean, targets.scale)

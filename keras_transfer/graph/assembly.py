@@ -1,203 +1,20 @@
-"""The graph of a model before it is built: its nodes, and a walk over them for any purpose."""
+"""A model on a backbone: preprocessing, blocks up to the readout, readout and head; built."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from keras_transfer.backbones.backbone import Backbone
-from keras_transfer.backbones.partition import OURS, Block, Leaf, partition, read_leaves, tap
-from keras_transfer.backbones.walk import call_leaves, is_graph
+from keras_transfer.backbones.partition import OURS, Leaf, partition, tap
 from keras_transfer.backbones.weights import set_weights
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 from keras_transfer.graph.heads import Head
+from keras_transfer.graph.nodes import INPUT, Graph, Part, part_of
 from keras_transfer.graph.readout import Readout
 
-__all__ = ["INPUT", "Assembly", "Graph", "Node", "Part", "graph_of_model"]
-
-# What nodes call the model's own input.
-INPUT = ""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One layer or operation, as far as a plan needs to know it.
-
-    Attributes
-    ----------
-    name : str
-        Its name in the flat model, such as ``"block3a.expand_conv"``.
-    block : str
-    inputs : tuple of str
-        The nodes that it reads; ``""`` is the model's input.
-    outputs : int
-        How many tensors it puts out, over all places where it is called.
-    shape : tuple of int or None
-        Of its output for one input; None where there are several.
-    parameters : int
-        Numbers in its weights.
-    batch_norm : bool
-        Whether it is or holds a BatchNorm.
-    """
-
-    name: str
-    block: str
-    inputs: tuple[str, ...]
-    outputs: int
-    shape: tuple[int, ...] | None
-    parameters: int
-    batch_norm: bool
-
-
-@dataclass(frozen=True)
-class Part:
-    """One Keras model of those that follow each other in a graph.
-
-    Attributes
-    ----------
-    model : keras.Model
-    reads : tuple of str
-        The nodes that its inputs come from.
-    names : mapping of str to (str, str)
-        From the path of a layer to its name in the flat model and its block; what is not named is
-        not part of the graph.
-    nested : bool, default=True
-        Whether models inside it are walked through, or are nodes.
-    """
-
-    model: Any
-    reads: tuple[str, ...]
-    names: Mapping[str, tuple[str, str]]
-    nested: bool = True
-
-
-class Graph:
-    """Keras models that follow each other, as one flat graph.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        Input side first.
-    input_shape : tuple of int
-        Of one input.
-
-    Attributes
-    ----------
-    nodes : dict of str to Node
-        By name, in the order in which data meets them.
-    operations : dict of str to Keras layer or operation
-    output : str
-        The node that the model ends in.
-    """
-
-    def __init__(self, parts: Sequence[Part], input_shape: tuple[int, ...]):
-        self.input_shape = input_shape
-        self.nodes: dict[str, Node] = {}
-        self.operations: dict[str, Any] = {}
-        self._parts = list(parts)
-        self._specs: dict[str, Any] | None = None
-        for part in self._parts:
-            self._read(part)
-        self.output = list(self.nodes)[-1] if self.nodes else INPUT
-
-    def _read(self, part: Part) -> None:
-        inputs: dict[str, list[str]] = {}
-        calls: Counter[str] = Counter()
-
-        def note(name: str, operation: Any, *args: Any, **kwargs: Any) -> Any:
-            import keras
-
-            calls[name] += 1
-            known = inputs.setdefault(name, [])
-            tokens = [v for v in keras.tree.flatten((args, kwargs)) if isinstance(v, _Token)]
-            known += [token.node for token in tokens if token.node not in known]
-            self.operations[name] = operation
-            return _Token(name)
-
-        tokens = {name: _Token(name) for name in (INPUT, *self.nodes)}
-        self._walk_part(part, tokens, note)
-        blocks = dict(part.names.values())
-        for name, read in inputs.items():
-            operation = self.operations[name]
-            outputs = calls[name] * _count_outputs(operation)
-            self.nodes[name] = Node(
-                name=name,
-                block=blocks[name],
-                inputs=tuple(read),
-                outputs=outputs,
-                shape=self._shape(operation, name) if outputs == 1 else None,
-                parameters=getattr(operation, "count_params", int)(),
-                batch_norm=_holds_batch_norm(operation),
-            )
-
-    def _shape(self, operation: Any, name: str) -> tuple[int, ...]:
-        known = _own_shape(operation)
-        if known is not None and None not in known:
-            return known
-        if self._specs is None:  # of a network that takes inputs of any size
-            self._specs = self._symbolic()
-        return tuple(self._specs[name].shape[1:])
-
-    def _symbolic(self) -> dict[str, Any]:
-        import keras
-
-        def specify(_: str, operation: Any, *args: Any, **kwargs: Any) -> Any:
-            return operation.compute_output_spec(*args, **kwargs)
-
-        start = keras.KerasTensor((None, *self.input_shape), "float32")
-        return self.walk(start, specify)
-
-    def walk(self, inputs: Any, call: Callable[..., Any]) -> dict[str, Any]:
-        """Run inputs through the graph.
-
-        Parameters
-        ----------
-        inputs : object
-            What goes in: a tensor, or anything that ``call`` understands.
-        call : callable
-            ``call(name, operation, *args, **kwargs)`` in place of each node; returns its output, a
-            list where there are several.
-
-        Returns
-        -------
-        dict of str to object
-            What each node put out, and the input.
-        """
-        made = {INPUT: inputs}
-        for part in self._parts:
-            self._walk_part(part, made, call)
-        return made
-
-    def _walk_part(self, part: Part, made: dict[str, Any], call: Callable[..., Any]) -> None:
-        def visit(path: str, operation: Any, n_outputs: int, *args: Any, **kwargs: Any) -> Any:
-            if path not in part.names:
-                return [None] * n_outputs if n_outputs > 1 else None
-            name = part.names[path][0]
-            made[name] = call(name, operation, *args, **kwargs)
-            # One that stands for all of several outputs.
-            is_one = n_outputs > 1 and not isinstance(made[name], (list, tuple))
-            return [made[name]] * n_outputs if is_one else made[name]
-
-        read = [made[name] for name in part.reads]
-        if is_graph(part.model):
-            inputs = read[0] if len(read) == 1 else read
-            call_leaves(part.model, inputs, visit, nested=part.nested)
-        else:
-            visit(part.model.name, part.model, 1, *read)
-
-    def ancestors(self, names: Sequence[str]) -> set[str]:
-        """Return the nodes that these are computed from, themselves among them."""
-        found: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name != INPUT and name not in found:
-                found.add(name)
-                waiting += self.nodes[name].inputs
-        return found
+__all__ = ["Assembly"]
 
 
 class Assembly(Graph):
@@ -214,7 +31,8 @@ class Assembly(Graph):
         What the head reads; by default the last block, averaged.
     seed : int, optional
         Of the random weights: of the head, and of a backbone that brings none. What a layer draws
-        depends on the seed and its name alone, not on what else is built.
+        then depends on the seed and its name alone, so that all that is built begins alike; the
+        process's random states are to be set aside. Without it, a head is drawn anew by each build.
 
     Attributes
     ----------
@@ -254,7 +72,7 @@ class Assembly(Graph):
         pixels = backbone.preprocessing(entry)
         last = INPUT
         if pixels is not entry:
-            parts.append(_part(keras.Model(entry, pixels), (INPUT,)))
+            parts.append(part_of(keras.Model(entry, pixels), (INPUT,)))
             last = list(parts[-1].names.values())[-1][0]
 
         # === Blocks ===
@@ -273,16 +91,14 @@ class Assembly(Graph):
             raise InvalidParameterError(
                 f"readout: expected one vector per input, got {features.shape}."
             )
-        self._reseed("head")
         outputs = features if head is None else head.attach(features)
-        if seed is None:  # what is built draws the head's weights, behind those of the blocks
-            random.setstate(drawn)
+        random.setstate(drawn)  # this head only shows its layers: what is built draws its own
         ends = {id(entry): taps[block] for block, entry in entries.items()}
         self.features = ends.get(id(features), "")
         if outputs is features and self.features:  # nothing stands above the block
             self.output = self.features
             return
-        tail = _part(keras.Model(list(entries.values()), outputs), tuple(taps.values()))
+        tail = part_of(keras.Model(list(entries.values()), outputs), tuple(taps.values()))
         self._parts.append(tail)
         self._read(tail)
         self.output = list(self.nodes)[-1]
@@ -311,7 +127,9 @@ class Assembly(Graph):
         Returns
         -------
         keras.Model
-            Flat and functional, layers named ``block.layer``.
+            Flat and functional, layers named ``block.layer``. Takes float32: pictures
+            ``(batch, height, width, 3)`` in RGB of 0..255, or features ``(batch, n_features)``.
+            Gives what the head says (`Head.attach`), or features ``(batch, n_features)``.
         """
         import keras
 
@@ -353,7 +171,7 @@ class Assembly(Graph):
         return keras.Model(list(entries.values()), made[self.output], name=self._name)
 
     def _copier(self) -> Callable[..., Any]:
-        """Return a call for a walk that builds: each layer anew, with its weights."""
+        """Return a call for a walk that builds: layers anew, the backbone's with their weights."""
         copies: dict[str, Any] = {}
 
         def call(name: str, operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -362,70 +180,12 @@ class Assembly(Graph):
                 self._reseed(name)
                 copies[name] = _copy(leaf)
                 result = copies[name](*args, **kwargs)
-                is_given = name in self._leaves or self._seed is not None
-                if is_given and getattr(copies[name], "weights", None):
+                if name in self._leaves and getattr(copies[name], "weights", None):
                     set_weights(copies[name], operation.get_weights())
                 return result
             return copies[name](*args, **kwargs)
 
         return call
-
-
-def graph_of_model(model: Any, blocks: Sequence[Block]) -> Graph:
-    """Return the graph of a model that is built; a model inside it is one node.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Functional or sequential, with one input.
-    blocks : sequence of Block
-        The model's blocks. Layers that stand in none are frozen.
-
-    Returns
-    -------
-    Graph
-        Nodes are named as the layers are.
-    """
-    block_of = {layer: block.name for block in blocks for layer in block.layers}
-    names = {op.name: (op.name, block_of.get(op.name, "")) for op in model._operations}
-    return Graph([Part(model, (INPUT,), names, nested=False)], tuple(model.inputs[0].shape[1:]))
-
-
-class _Token:
-    """Stands for a tensor while the graph is read; knows which node made it."""
-
-    def __init__(self, node: str):
-        self.node = node
-
-
-def _part(model: Any, reads: tuple[str, ...]) -> Part:
-    """Return a part whose layers keep their names."""
-    names = {leaf.path: (leaf.path, leaf.path.partition(".")[0]) for leaf in read_leaves(model)}
-    return Part(model, reads, names)
-
-
-def _own_shape(operation: Any) -> tuple[int, ...] | None:
-    try:
-        return tuple(operation.output.shape[1:])
-    except (AttributeError, ValueError):  # a subclassed model, which was built on no graph
-        return None
-
-
-def _count_outputs(operation: Any) -> int:
-    import keras
-
-    try:
-        return len(keras.tree.flatten(operation.output))
-    except (AttributeError, ValueError):
-        return 1
-
-
-def _holds_batch_norm(operation: Any) -> bool:
-    import keras
-
-    inside = getattr(operation, "_flatten_layers", None)
-    layers = inside(include_self=True, recursive=True) if inside else []
-    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
 
 
 def _copy(leaf: Leaf) -> Any:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_transfer.backbones.partition import Block
-from keras_transfer.training.freezing import leaf_layers, trained_weights
+from keras_transfer.backbones.walk import leaf_layers
+from keras_transfer.training.freezing import trained_weights
 from keras_transfer.training.stage import Stage
 
 __all__ = ["AuditRow", "audit"]

@@ -19,8 +19,7 @@ import numpy as np
 
 from keras_transfer.backbones.backbone import is_kerass_own
 from keras_transfer.backbones.partition import FEATURES, LOGITS, STANDARDISED
-from keras_transfer.backbones.walk import is_graph
-from keras_transfer.training.freezing import leaf_layers
+from keras_transfer.backbones.walk import is_graph, leaf_layers
 
 __all__ = [
     "CompiledNetwork",

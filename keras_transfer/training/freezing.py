@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.backbones.partition import Block
+from keras_transfer.backbones.walk import leaf_layers
 from keras_transfer.errors import UnknownNameError
 from keras_transfer.training.stage import Stage
 
@@ -18,16 +19,9 @@ __all__ = [
     "freeze_for",
     "frozen_weights",
     "has_fresh_batch_norm",
-    "leaf_layers",
     "settle",
     "trained_weights",
 ]
-
-
-def leaf_layers(layer: Any) -> list[Any]:
-    """List a layer and everything inside it, outermost first."""
-    # Keras has no public way to look into a composite layer.
-    return list(layer._flatten_layers(include_self=True, recursive=True))
 
 
 @contextlib.contextmanager
@@ -173,7 +167,6 @@ def has_fresh_batch_norm(layers: Iterable[Any]) -> bool:
     norms = [
         inner
         for layer in layers
-        if isinstance(layer, keras.Layer)
         for inner in leaf_layers(layer)
         if isinstance(inner, keras.layers.BatchNormalization)
     ]

@@ -6,22 +6,23 @@ import hashlib
 import inspect
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.backbones.backbone import is_kerass_own
-from keras_transfer.graph.assembly import Graph
+from keras_transfer.backbones.walk import leaf_layers
+from keras_transfer.graph.nodes import Graph, ancestors
 from keras_transfer.training.compiled import has_gpu
-from keras_transfer.training.inference import TILES
+from keras_transfer.training.inference import as_batches
 
 __all__ = ["FrozenPart", "digest_graph"]
 
 # How many inputs are computed at once, whatever the batch size of the training: what an input gives
 # must not depend on the others, nor on the training's settings.
-BATCH = 32
+_BATCH = 32
 # Two batches at once use two cores better than one batch on both: 1.1 to 1.2 times as fast.
 _WORKERS = 2
 # Raised when the same layers and weights are to be stored anew.
@@ -45,8 +46,7 @@ class FrozenPart:
     def __init__(self, graph: Graph, cut: Sequence[str], *, folded: bool = True):
         import tensorflow as tf
 
-        self._tiled = len(graph.input_shape) == 1
-        needed = graph.ancestors(cut)
+        needed = ancestors(graph.nodes, cut)
         variables = _variables(graph, needed)
         values = [variable.numpy() for variable in variables] if folded else None
         masks = _makes_masks(graph, needed)
@@ -73,26 +73,23 @@ class FrozenPart:
         self._kept = None if folded else variables
         self.n_bytes = sum(variable.numpy().nbytes for variable in variables)
 
-    def __call__(self, inputs: Any) -> list[np.ndarray]:
-        """Return the outputs for one batch, an array for each node."""
-        import tensorflow as tf
+    def on_inputs(self, inputs: Any) -> Iterator[list[np.ndarray]]:
+        """Compute the outputs for prepared inputs, a batch at a time, reading few of them ahead.
 
-        n_rows = len(inputs)
-        if self._tiled and n_rows % TILES:
-            # Rows left over from whole tiles go through other instructions.
-            inputs = np.concatenate(
-                [inputs, np.zeros((-n_rows % TILES, *inputs.shape[1:]), inputs.dtype)]
-            )
-        outputs = self._run(tf.cast(inputs, "float32"))
-        return [output.numpy()[:n_rows] for output in outputs]
+        Parameters
+        ----------
+        inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
 
-    def on_batches(self, batches: Iterable[Any]) -> Iterator[list[np.ndarray]]:
-        """Return the outputs of batches, in order, reading few of them ahead."""
+        Yields
+        ------
+        list of numpy.ndarray of shape (n_batch, ...)
+            Float32, one for each node; the batches in the order of the inputs.
+        """
         waiting: deque[Future[list[np.ndarray]]] = deque()
         with ThreadPoolExecutor(_WORKERS) as executor:
             try:
-                for batch in batches:
-                    waiting.append(executor.submit(self, batch))
+                for batch, n_rows in as_batches(inputs, _BATCH):
+                    waiting.append(executor.submit(self._on_batch, batch, n_rows))
                     if len(waiting) > _WORKERS:
                         yield waiting.popleft().result()
                 while waiting:
@@ -100,6 +97,11 @@ class FrozenPart:
             finally:
                 for future in waiting:  # so that Ctrl-C does not wait for them
                     future.cancel()
+
+    def _on_batch(self, batch: Any, n_rows: int) -> list[np.ndarray]:
+        import tensorflow as tf
+
+        return [output.numpy()[:n_rows] for output in self._run(tf.cast(batch, "float32"))]
 
 
 def digest_graph(graph: Graph, cut: Sequence[str], *, folded: bool) -> str:
@@ -120,28 +122,41 @@ def digest_graph(graph: Graph, cut: Sequence[str], *, folded: bool) -> str:
     import keras
     import tensorflow as tf
 
-    needed = graph.ancestors(cut)
+    needed = ancestors(graph.nodes, cut)
     names = [name for name in graph.nodes if name in needed]
     number = {name: str(index) for index, name in enumerate(names)}
     head = [_VERSION, keras.__version__, tf.__version__, bool(folded), *graph.input_shape]
     head += [number[name] for name in cut]
     digest = hashlib.blake2b(json.dumps(head).encode(), digest_size=20)
+
+    def tell(argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return [number.get(argument[0], argument[0]), argument[1]]
+        if argument is None or isinstance(argument, (bool, int, float, str)):
+            return argument
+        if not hasattr(argument, "shape"):  # such as a slice
+            return repr(argument)
+        # Of an array repr would leave out the middle.
+        array = np.ascontiguousarray(argument)
+        return [array.tobytes().hex(), str(array.dtype), array.shape]
+
     is_told = True
     for name in names:
         operation = graph.operations[name]
         config = _config(operation)
         is_told = is_told and type(operation).__module__.startswith("keras.")
         is_told = is_told and is_kerass_own(config)
-        read = [number.get(source, source) for source in graph.nodes[name].inputs]
+        called = [[tell(argument) for argument in call] for call in graph.arguments[name]]
         kind = f"{type(operation).__module__}.{type(operation).__qualname__}"
-        digest.update(json.dumps([kind, config, read], sort_keys=True, default=repr).encode())
+        digest.update(json.dumps([kind, config, called], sort_keys=True, default=repr).encode())
         for variable in getattr(operation, "variables", []):
             digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
     if not is_told:
         # What a class or function of the user's does can change under its name: ask it.
         probe = np.random.default_rng(0).uniform(0, 255, (2, *graph.input_shape))
-        for output in FrozenPart(graph, cut, folded=False)(probe.astype(np.float32)):
-            digest.update(output.tobytes())
+        for outputs in FrozenPart(graph, cut, folded=False).on_inputs(probe.astype(np.float32)):
+            for output in outputs:
+                digest.update(output.tobytes())
     return digest.hexdigest()
 
 
@@ -170,12 +185,7 @@ def _makes_masks(graph: Graph, needed: set[str]) -> bool:
     import keras
 
     makers = (keras.layers.Masking, keras.layers.Embedding)
-    inside = [
-        layer
-        for name in needed
-        if isinstance(graph.operations[name], keras.Layer)
-        for layer in graph.operations[name]._flatten_layers(include_self=True, recursive=True)
-    ]
+    inside = [layer for name in needed for layer in leaf_layers(graph.operations[name])]
     return any(isinstance(layer, makers) for layer in inside)
 
 
@@ -193,13 +203,8 @@ def _call(operation: Any, args: Any, kwargs: Any, *, directly: bool) -> Any:
 
 def _is_plain(operation: Any) -> bool:
     """Say whether a layer's call alone does all that calling it does, masks apart."""
-    import keras
-
-    if not isinstance(operation, keras.Layer):
-        return False
-    inside = list(operation._flatten_layers(include_self=True, recursive=True))
     return (
-        len(inside) == 1
+        len(leaf_layers(operation)) == 1
         and type(operation).__module__.startswith("keras.")
         and operation.compute_dtype == operation.variable_dtype == "float32"
     )

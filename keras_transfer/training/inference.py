@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ import numpy as np
 from keras_transfer.inputs.picture_files import EncodedPictures
 from keras_transfer.training.compiled import CompiledNetwork, forward_for
 
-__all__ = ["TILES", "Inference"]
+__all__ = ["Inference", "as_batches"]
 
 # A multiple of the tile heights of the usual matrix kernels (4, 6, 8, 12, 16, 24, 32): rows left
 # over from whole tiles go through other instructions, whose last bit differs.
-TILES = 96
+_TILES = 96
 
 
 class Inference:
@@ -58,18 +59,35 @@ class Inference:
         numpy.ndarray of shape (n, n_outputs)
             Float32.
         """
-        if inputs.ndim == 2:
-            return self._on_vectors(inputs, what)
-        if isinstance(inputs, EncodedPictures):
-            return np.concatenate([self(batch, what) for batch in inputs.batches(batch_size)])
-        starts = range(0, len(inputs), batch_size)
-        return np.concatenate([self(inputs[start : start + batch_size], what) for start in starts])
+        batches = as_batches(inputs, batch_size)
+        return np.concatenate([self(batch, what)[:n_rows] for batch, n_rows in batches])
 
-    def _on_vectors(self, inputs: np.ndarray, what: str) -> np.ndarray:
-        batches = []
-        for start in range(0, len(inputs), TILES):
-            rows = inputs[start : start + TILES]
-            padded = np.zeros((TILES, inputs.shape[1]), inputs.dtype)
+
+def as_batches(inputs: Any, batch_size: int) -> Iterator[tuple[Any, int]]:
+    """Iterate over prepared inputs, so that what each gives does not depend on the others.
+
+    Parameters
+    ----------
+    inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
+    batch_size : int
+        Of pictures; vectors come in batches of their own size.
+
+    Yields
+    ------
+    batch : numpy.ndarray or tensor
+        Of vectors with rows of zeros at its end, where there are too few.
+    n_rows : int
+        How many of its rows are inputs.
+    """
+    if isinstance(inputs, EncodedPictures):
+        yield from ((batch, len(batch)) for batch in inputs.batches(batch_size))
+    elif inputs.ndim == 2:
+        for start in range(0, len(inputs), _TILES):
+            rows = inputs[start : start + _TILES]
+            padded = np.zeros((_TILES, inputs.shape[1]), inputs.dtype)
             padded[: len(rows)] = rows
-            batches.append(self(padded, what)[: len(rows)])
-        return np.concatenate(batches)
+            yield padded, len(rows)
+    else:
+        for start in range(0, len(inputs), batch_size):
+            batch = inputs[start : start + batch_size]
+            yield batch, len(batch)

@@ -172,20 +172,7 @@ def fill_lock_file(folder: Path) -> None:
 
 
 def clear_files(folder: Path) -> int:
-    """Delete the store's files, and nothing else. This process must not have it open.
-
-    Returns
-    -------
-    int
-        How many bytes they had.
-
-    Raises
-    ------
-    DataError
-        If there is no store.
-    OutputError
-        If another process has it open, or they cannot be deleted.
-    """
+    """Do what `clear_folder` says. This process must not have the store open."""
     require_mark(folder)
     try:
         with folder_locked(folder):

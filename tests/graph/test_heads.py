@@ -8,7 +8,7 @@ import tiny
 from keras_transfer import get_backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
-from keras_transfer.graph.build import build_model
+from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.heads import (
     TASKS,
     Head,
@@ -22,7 +22,9 @@ X = tiny.vectors()[0].astype("float32")
 
 
 def build(task, outputs=3, **options):
-    return build_model(get_backbone(tiny.dense), Head(task, outputs, **options), input_shape=(5,))
+    return Assembly(
+        get_backbone(tiny.dense), Head(task, outputs, **options), input_shape=(5,)
+    ).build()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -125,7 +127,7 @@ def test_a_foreign_model_has_no_task():
 
 
 def test_no_head_ends_in_features():
-    model = build_model(get_backbone(tiny.dense), None, input_shape=(5,))
+    model = Assembly(get_backbone(tiny.dense), None, input_shape=(5,)).build()
     assert model.output_shape == (None, 8)
     assert read_task(model) is None
 

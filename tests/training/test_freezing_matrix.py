@@ -15,8 +15,8 @@ from keras_transfer import (
     get_backbone,
 )
 from keras_transfer.backbones.partition import read_blocks
+from keras_transfer.backbones.walk import leaf_layers
 from keras_transfer.training.batches import shuffled_batches
-from keras_transfer.training.freezing import leaf_layers
 from keras_transfer.training.run import run_stages
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)

@@ -5,12 +5,21 @@ import numpy as np
 import pytest
 import tiny
 
-from keras_transfer.graph.assembly import Assembly, graph_of_model
+from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.heads import Head
+from keras_transfer.graph.nodes import graph_of_model
+from keras_transfer.inputs.picture_files import EncodedPictures
 from keras_transfer.training.boundary import find_boundary
 from keras_transfer.training.frozen import FrozenPart, digest_graph
+from keras_transfer.training.random_state import isolated_seed
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
+
+
+def compute(part, inputs):
+    return np.concatenate([outputs[0] for outputs in part.on_inputs(inputs)])
+
+
 X = np.random.default_rng(0).uniform(0, 1, (10, *SHAPE)).astype("float32")
 
 
@@ -18,48 +27,98 @@ X = np.random.default_rng(0).uniform(0, 1, (10, *SHAPE)).astype("float32")
 @pytest.mark.parametrize("folded", [True, False])
 def test_computes_what_the_model_does(build, folded):
     graph = Assembly(tiny.settled(build, SHAPE), Head("multiclass", 3))
-    cut = find_boundary(graph.nodes, ["head"]).cut
+    cut = find_boundary(graph.nodes, graph.output, ["head"]).cut
     model = graph.build()
     expected = keras.Model(model.input, model.get_layer(cut[0]).output)(X, training=False)
-    (outputs,) = FrozenPart(graph, cut, folded=folded)(X)
+    outputs = compute(FrozenPart(graph, cut, folded=folded), X)
     np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_cut_inside_and_what_stands_above_it_make_the_model():
-    graph = Assembly(tiny.settled(tiny.residual, SHAPE), Head("multiclass", 3))
-    boundary = find_boundary(graph.nodes, ["unit1_conv", "head"])
-    above = graph.build_above(boundary.cut, boundary.below)
-    outputs = above(FrozenPart(graph, boundary.cut, folded=False)(X), training=False)
-    np.testing.assert_allclose(outputs, graph.build()(X, training=False), atol=1e-6)
+    graph = tiny.assembly(tiny.settled(tiny.residual, SHAPE), Head("multiclass", 3))
+    boundary = find_boundary(graph.nodes, graph.output, ["unit1_conv", "head"])
+    with isolated_seed(0):
+        above, whole = graph.build_above(boundary.cut, boundary.below), graph.build()
+    outputs = above(compute(FrozenPart(graph, boundary.cut, folded=False), X), training=False)
+    np.testing.assert_allclose(outputs, whole(X, training=False), atol=1e-6)
     assert not any(layer.name.startswith(("stem", "unit0")) for layer in above.layers)
 
 
-def test_an_output_does_not_depend_on_the_batch():
-    graph = Assembly(tiny.settled(tiny.residual, SHAPE), Head("multiclass", 3))
-    part = FrozenPart(graph, find_boundary(graph.nodes, ["head"]).cut)
-    (whole,), (some,) = part(X), part(X[[7, 2]])
-    np.testing.assert_array_equal(whole[[7, 2]], some)
-    batches = list(part.on_batches(X[start : start + 3] for start in range(0, 10, 3)))
-    np.testing.assert_array_equal(np.concatenate([batch[0] for batch in batches]), whole)
+@pytest.mark.parametrize(("build", "shape"), [(tiny.residual, SHAPE), (tiny.dense, (5,))])
+def test_an_output_does_not_depend_on_the_others(build, shape):
+    graph = Assembly(tiny.settled(build, shape), Head("multiclass", 3))
+    part = FrozenPart(graph, find_boundary(graph.nodes, graph.output, ["head"]).cut)
+    inputs = np.random.default_rng(0).uniform(0, 1, (100, *shape)).astype("float32")
+    whole = compute(part, inputs)
+    assert len(whole) == 100
+    for rows in ([7], [99, 2], list(range(60, 97))):
+        np.testing.assert_array_equal(compute(part, inputs[rows]), whole[rows])
+
+
+def test_files_are_decoded_on_the_way(tmp_path):
+    pictures = tiny.pictures()[0]
+    paths = tiny.write_folder(tmp_path, pictures, ["a"] * len(pictures))
+    graph = Assembly(tiny.settled(tiny.cnn, SHAPE), None)
+    part = FrozenPart(graph, [graph.output])
+    expected = compute(part, pictures.astype("float32"))
+    np.testing.assert_array_equal(compute(part, EncodedPictures(paths, SHAPE[:2])), expected)
 
 
 def test_the_digest_tells_one_changed_weight_below_the_cut():
     model = tiny.classifier(tiny.settled(tiny.residual, SHAPE), 3)
-    blocks = []
 
     def digest(folded=True):
-        graph = graph_of_model(model, blocks)
+        graph = graph_of_model(model, [])
         return digest_graph(graph, ["unit0_conv.unit0_add"], folded=folded)
 
-    names = [layer.name for layer in model.layers]
-    assert "unit0_conv.unit0_add" in names, names
     before = digest()
     assert digest() == before != digest(folded=False)
     kernel = model.get_layer("head.logits").kernel
     kernel.assign(kernel + 1)  # above the cut
     assert digest() == before
-    bias = model.get_layer("stem.stem").bias if "stem.stem" in names else model.layers[1].bias
+    bias = next(layer for layer in model.layers if layer.name.startswith("stem.")).bias
     value = bias.numpy()
     value[0] = np.nextafter(value[0], np.float32(1))
     bias.assign(value)
     assert digest() != before
+
+
+CONSTANTS = {
+    "number": (lambda x: x * 2.0, lambda x: x * 3.0),
+    "array": (lambda x: x + np.zeros(4, "float32"), lambda x: x + np.ones(4, "float32")),
+    "slice": (lambda x: x[:, :2], lambda x: x[:, 2:]),
+    "order": (lambda x: x[:, :2] - x[:, 2:], lambda x: x[:, 2:] - x[:, :2]),
+    "output": (
+        lambda x: keras.ops.split(x, 2, axis=1)[0],
+        lambda x: keras.ops.split(x, 2, axis=1)[1],
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", CONSTANTS.values(), ids=CONSTANTS)
+def test_the_digest_tells_what_an_operation_is_called_with(pair):
+    """Constants stand in the graph, not in the operation's configuration."""
+
+    def digest(change):
+        inputs = keras.Input((4,))
+        outputs = keras.layers.Dense(2, kernel_initializer="ones", name="dense")(change(inputs))
+        graph = graph_of_model(keras.Model(inputs, outputs), [])
+        return digest_graph(graph, ["dense"], folded=True)
+
+    one, other = pair
+    assert digest(one) == digest(one) != digest(other)
+
+
+def test_the_digest_tells_what_a_layer_of_the_users_does():
+    """Under its name it can be defined anew, and do something else."""
+
+    def digest(factor):
+        class Own(keras.layers.Layer):
+            def call(self, x):
+                return x * factor
+
+        inputs = keras.Input((4,))
+        model = keras.Model(inputs, Own(name="own")(inputs))
+        return digest_graph(graph_of_model(model, []), ["own"], folded=True)
+
+    assert digest(2.0) == digest(2.0) != digest(3.0)

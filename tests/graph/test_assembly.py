@@ -10,7 +10,9 @@ import tiny
 
 from keras_transfer import get_backbone
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
-from keras_transfer.graph.heads import LOGITS, PROBABILITIES
+from keras_transfer.graph.assembly import Assembly
+from keras_transfer.graph.heads import LOGITS, PROBABILITIES, Head
+from keras_transfer.training.random_state import isolated_seed
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 
@@ -134,3 +136,25 @@ def test_reloads_without_keras_transfer(tmp_path):
 def test_refuses_a_head_without_classes(outputs):
     with pytest.raises(InvalidParameterError, match="number of classes"):
         tiny.classifier(get_backbone(tiny.dense), outputs, input_shape=(3,))
+
+
+def test_with_a_seed_all_that_is_built_begins_alike():
+    backbone = tiny.settled(tiny.residual, SHAPE)
+    graph = tiny.assembly(backbone, Head("multiclass", 3, dropout=0.5), seed=1)
+    other = tiny.assembly(backbone, Head("multiclass", 3, dropout=0.5), seed=2)
+    cut = [name for name, node in graph.nodes.items() if node.block == "readout"]
+    below = [name for name, node in graph.nodes.items() if node.block != "head"]
+    with isolated_seed(0):
+        whole, above, of_other = graph.build(), graph.build_above(cut, below), other.build()
+    for name in ("head.dropout", LOGITS):
+        state, same = (model.get_layer(name).variables for model in (above, whole))
+        for one, two in zip(state, same, strict=True):
+            np.testing.assert_array_equal(one, two)
+    kernels = [model.get_layer(LOGITS).kernel.numpy() for model in (whole, of_other)]
+    assert not np.array_equal(*kernels)
+
+
+def test_without_a_seed_each_build_draws_a_head():
+    graph = Assembly(tiny.settled(tiny.residual, SHAPE), Head("multiclass", 3))
+    kernels = [graph.build().get_layer(LOGITS).kernel.numpy() for _ in range(2)]
+    assert not np.array_equal(*kernels)
