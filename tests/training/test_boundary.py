@@ -70,7 +70,8 @@ def test_below_what_has_several_outputs_and_beside_what_leads_nowhere():
         node("low", "a", ""),
         node("two", "a", "low", outputs=2),
         node("end", "head", "two"),
-        node("lost", "head", "low"),
+        node("aside", "a", ""),
+        node("lost", "head", "aside"),
     ]
     boundary = find_boundary({each.name: each for each in nodes}, "end", ["head"])
     assert boundary.cut == ("low",)
