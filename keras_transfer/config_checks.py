@@ -49,6 +49,7 @@ _ESTIMATOR_KEYS = (
     "scoring",
     "target_score",
     "time_budget",
+    "memory",
 )
 _READOUT_KEYS = ("blocks", "pooling")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
@@ -34,6 +34,7 @@ from keras_transfer.parameters import (
     satisfying,
     sequence_of,
 )
+from keras_transfer.training.activation_store import as_memory
 from keras_transfer.training.batches import augmented
 from keras_transfer.training.defaults import stage_defaults
 from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
@@ -48,7 +49,8 @@ from keras_transfer.training.own_data import (
 from keras_transfer.training.progress import open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import RunResult, run_stages
-from keras_transfer.training.stage import BATCH_NORM_POLICIES, Stage
+from keras_transfer.training.stage import BATCH_NORM_POLICIES, SOLVERS, Stage
+from keras_transfer.training.stored_datasets import feed_datasets
 from keras_transfer.training.validation import Validation
 
 __all__ = ["BLOCKS", "Recipe", "select_blocks"]
@@ -87,6 +89,21 @@ class Recipe(BaseEstimator, abc.ABC):
     batch_norm : {"frozen", "affine", "train"}, optional
         What BatchNorm does in blocks that train; by default ``"affine"`` for pretrained blocks and
         ``"train"`` for random ones. In a frozen block it is always frozen.
+    head_solver : {"auto", "exact", "gradient"}, default="auto"
+        How a stage trains in which the head is alone. ``"exact"``: solved as the convex problem
+        that it is, in a fraction of a second (`solve_head`). ``"gradient"``: in epochs. ``"auto"``:
+        exact with head_penalty, and
+        unless another setting speaks of epochs of the head: head_learning_rate, dropout,
+        optimizer, augmentation without n_views; epochs or learning_rate, where no other stage
+        follows.
+    head_penalty : float, optional
+        Of the exact head, on its squared weights: 1 / C of scikit-learn's ``LogisticRegression`` on
+        features of variance 1, alpha of its ``Ridge``. By default chosen by leaving each example
+        out in turn.
+    n_views : int, optional
+        Take so many fixed views of each training picture, itself and random changes of it, in place
+        of changes that are new in every epoch: what is frozen is then computed once for each view.
+        An epoch sees them all.
     """
 
     _constraints: Mapping[str, Constraint] = {
@@ -101,6 +118,9 @@ class Recipe(BaseEstimator, abc.ABC):
             as_augmentation, f"'all', or one or more of {', '.join(AUGMENTATIONS)} and functions"
         ),
         "batch_norm": NONE | one_of(*BATCH_NORM_POLICIES),
+        "head_solver": one_of("auto", *SOLVERS),
+        "head_penalty": NONE | number(0),
+        "n_views": NONE | integer(2),
     }
 
     def __init__(
@@ -113,6 +133,9 @@ class Recipe(BaseEstimator, abc.ABC):
         dropout: float = 0.0,
         augmentation: Any = None,
         batch_norm: str | None = None,
+        head_solver: str = "auto",
+        head_penalty: float | None = None,
+        n_views: int | None = None,
     ):
         self.train_blocks = train_blocks
         self.epochs = epochs
@@ -122,6 +145,9 @@ class Recipe(BaseEstimator, abc.ABC):
         self.dropout = dropout
         self.augmentation = augmentation
         self.batch_norm = batch_norm
+        self.head_solver = head_solver
+        self.head_penalty = head_penalty
+        self.n_views = n_views
 
     def check(self) -> None:
         """Check the parameters.
@@ -132,6 +158,22 @@ class Recipe(BaseEstimator, abc.ABC):
             With everything that is wrong.
         """
         check_parameters(type(self).__name__, self.get_params(deep=False), self._constraints)
+        if self.n_views is not None and self.augmentation is None:
+            raise InvalidParameterError(
+                f"n_views: expected an augmentation that makes the views. Received: "
+                f"n_views={self.n_views!r} with augmentation=None. Set augmentation='all'."
+            )
+        if self.head_solver == "exact" and self.augmentation is not None and self.n_views is None:
+            raise InvalidParameterError(
+                f"head_solver: expected 'gradient' or 'auto' where augmentation changes the "
+                f"pictures in every epoch. Received: 'exact' with augmentation="
+                f"{self.augmentation!r}. Set n_views=4 for fixed views, or head_solver='auto'."
+            )
+        if self.head_penalty is not None and self.head_solver == "gradient":
+            raise InvalidParameterError(
+                f"head_penalty: expected None with head_solver='gradient', which knows no penalty. "
+                f"Received: {self.head_penalty!r}. Set head_solver='exact'."
+            )
 
     def build(
         self,
@@ -221,6 +263,7 @@ class Recipe(BaseEstimator, abc.ABC):
         target_score: float | None = None,
         time_budget: float | None = None,
         pretrained: bool | None = None,
+        memory: Any = None,
         callbacks: Sequence[Any] = (),
         random_state: int = 0,
         verbose: bool | str = "auto",
@@ -248,6 +291,11 @@ class Recipe(BaseEstimator, abc.ABC):
         pretrained : bool, optional
             Whether the blocks start from a source task's weights; by default told by the BatchNorm
             statistics, where there are any, and else assumed.
+        memory : None, False, str, path or Memory, default=None
+            Where the outputs of what is frozen are kept, by the content of each input, so that it
+            is computed in the first epoch only: by default in this process; in a folder, for other
+            processes and later ones too; with ``False`` nowhere. Where no input comes again, as
+            with changes of one's own in the dataset, they are not kept.
         callbacks : sequence of keras.callbacks.Callback
             Called in every stage, with ``val_loss`` and ``val_score`` in the logs of an epoch.
         random_state : int, default=0
@@ -285,27 +333,36 @@ class Recipe(BaseEstimator, abc.ABC):
             set_units(model, mean, scale)
         if pretrained is None:
             pretrained = not has_fresh_batch_norm(model.layers)
-        if wants_feature_units(model, pretrained):
+        shape = model.inputs[0].shape[1:] if own_task else ()
+        if wants_feature_units(own_task, shape, pretrained):
             set_feature_units(model, read_features(model, dataset))
         if task == "regression":
             dataset = dataset.map(lambda x, y, *w: (x, standardise(y, mean, scale), *w))
         batch_size = int(first[0].shape[0])
         n_examples = batch_size * n_batches
-        stages = self.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
-        validation = None
-        if validation_data is not None:
-            validation = Validation(validation_data, task, scale=scale)
+        recipe = self if own_task is not None else self._for_foreign_head()
+        stages = recipe.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
         with isolated_seed(random_state), open_display(verbose) as display:
             if names := as_augmentation(self.augmentation):
                 augment = build_augmentation(names, random_state)
                 dataset = augmented(dataset, augment)
-            return run_stages(
+            feeds = feed_datasets(
                 model,
                 found,
                 stages,
                 dataset,
+                validation_data,
+                as_memory(memory),
+                n_examples=n_examples,
+                augmented=bool(names),
+                validate=lambda held: Validation(held, task, scale=scale),
+            )
+            return run_stages(
+                model,
+                found,
+                stages,
+                feeds,
                 task=task,
-                validation=validation,
                 target_score=target_score,
                 deadline=None if time_budget is None else started + time_budget,
                 callbacks=callbacks,
@@ -367,6 +424,8 @@ class Recipe(BaseEstimator, abc.ABC):
         rate = self.learning_rate or own or chosen.learning_rate
         if not trained and not only_stage:
             rate = own or chosen.learning_rate  # learning_rate is that of the blocks, later
+        if not trained and self._solves_head(only_stage):
+            return Stage(name, {HEAD: rate}, 1, solver="exact", penalty=self.head_penalty)
         return Stage(
             name=name,
             learning_rates={**dict.fromkeys(trained, rate), HEAD: self.head_learning_rate or rate},
@@ -375,6 +434,26 @@ class Recipe(BaseEstimator, abc.ABC):
             batch_norm_momentum=chosen.batch_norm_momentum,
             optimizer=self.optimizer,
         )
+
+    def _for_foreign_head(self) -> Recipe:
+        """Return the recipe for a head that is not ours, which may be anything."""
+        if self.head_solver == "exact" or self.head_penalty is not None:
+            raise InvalidParameterError(
+                f"head_solver: expected 'auto' or 'gradient' for a model with a head of one's own, "
+                f"which need not be linear. Received: {self.head_solver!r}, "
+                f"head_penalty={self.head_penalty!r}. Or make the model with build()."
+            )
+        return clone(self).set_params(head_solver="gradient")
+
+    def _solves_head(self, only_stage: bool) -> bool:
+        """Say whether a stage in which the head is alone is solved."""
+        if self.head_solver != "auto" or self.head_penalty is not None:
+            return self.head_solver != "gradient"
+        own = [self.head_learning_rate, self.dropout or None]
+        if only_stage:
+            own += [self.epochs, self.learning_rate]
+        is_changing = self.augmentation is not None and self.n_views is None
+        return self.optimizer == "adam" and not is_changing and own.count(None) == len(own)
 
 
 def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]:

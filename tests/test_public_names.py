@@ -15,6 +15,7 @@ PACKAGE = Path(keras_transfer.__file__).parent
 PUBLIC = [
     "Backbone",
     "CompositeTransfer",
+    "Memory",
     "ParameterTransfer",
     "Readout",
     "Recipe",

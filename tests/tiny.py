@@ -12,6 +12,8 @@ from PIL import Image
 from keras_transfer import get_backbone
 from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.heads import Head
+from keras_transfer.training import run
+from keras_transfer.training.feed import Feed
 from keras_transfer.training.random_state import isolated_seed
 
 SIZE = 16
@@ -135,3 +137,9 @@ def vectors(n_per_class=20, seed=0):
     y = np.array(["no"] * n_per_class + ["yes"] * n_per_class)
     order = rng.permutation(len(X))
     return X[order], y[order]
+
+
+def run_stages(model, blocks, stages, dataset, *, validation=None, sample=None, **options):
+    """Train through stages that all read the same."""
+    feeds = [Feed(dataset, validation, sample)] * len(stages)
+    return run.run_stages(model, blocks, stages, feeds, **options)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from keras_transfer.backbones.partition import Block, BlockPatterns, partition
 from keras_transfer.backbones.preprocessing import Preprocessing
-from keras_transfer.backbones.walk import is_graph
+from keras_transfer.backbones.walk import holds_batch_norm, is_graph
 from keras_transfer.backbones.weights import set_weights
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 
@@ -214,6 +214,7 @@ class Backbone:
                 name,
                 tuple(leaf.name for leaf in leaves),
                 sum(getattr(leaf.operation, "count_params", int)() for leaf in leaves),
+                any(holds_batch_norm(leaf.operation) for leaf in leaves),
             )
             for name, leaves in groups.items()
         ]

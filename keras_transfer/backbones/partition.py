@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_transfer.backbones.walk import call_leaves, is_graph
+from keras_transfer.backbones.walk import call_leaves, holds_batch_norm, is_graph
 from keras_transfer.errors import InvalidParameterError
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "HEAD",
     "LOGITS",
     "OURS",
+    "RESERVED",
     "STANDARDISED",
     "TARGET",
     "Block",
@@ -56,11 +57,14 @@ class Block:
         Names of its layers, input side first.
     parameters : int
         How many numbers its weights hold, BatchNorm statistics included.
+    batch_norm : bool, default=False
+        Whether it holds a BatchNorm.
     """
 
     name: str
     layers: tuple[str, ...]
     parameters: int
+    batch_norm: bool = False
 
 
 @dataclass(eq=False)
@@ -239,7 +243,12 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
                     taken[layer.name] = block
                     groups.setdefault(block, []).append(layer)
     return [
-        Block(name, tuple(la.name for la in layers), sum(la.count_params() for la in layers))
+        Block(
+            name,
+            tuple(layer.name for layer in layers),
+            sum(layer.count_params() for layer in layers),
+            any(map(holds_batch_norm, layers)),
+        )
         for name, layers in groups.items()
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_leaves", "is_graph", "leaf_layers"]
+__all__ = ["call_leaves", "holds_batch_norm", "is_graph", "leaf_layers"]
 
 
 def is_graph(model: Any) -> bool:
@@ -67,3 +67,10 @@ def leaf_layers(layer: Any) -> list[Any]:
     # Keras has no public way to look into a composite layer.
     inside = getattr(layer, "_flatten_layers", None)
     return list(inside(include_self=True, recursive=True)) if inside is not None else []
+
+
+def holds_batch_norm(layer: Any) -> bool:
+    """Say whether a layer is or holds a BatchNorm."""
+    import keras
+
+    return any(isinstance(inner, keras.layers.BatchNormalization) for inner in leaf_layers(layer))

@@ -58,6 +58,11 @@ class _Seconds(click.ParamType):
 @click.option("--validation", metavar="FOLDER|CSV", help="Validation data of your own.")
 @click.option("--target-score", type=float, help="Stop as soon as the validation reaches it.")
 @click.option("--time-budget", type=_Seconds(), metavar="TIME", help="Such as 90, 10m or 1.5h.")
+@click.option(
+    "--memory",
+    metavar="FOLDER",
+    help="Keep what is frozen there, for later runs; `keras-transfer cache` looks at it.",
+)
 @on_error_option()
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in the output folder.")
@@ -99,7 +104,7 @@ def fit_command(
             try:
                 estimator.fit(source, validation_data=validation)
             except KeyboardInterrupt:
-                if not hasattr(estimator, "model_"):  # nothing was learned
+                if not hasattr(estimator, "backbone_"):  # nothing was learned
                     raise
                 is_interrupted = True
             figures = _describe(estimator, time.monotonic() - started, is_interrupted)
@@ -163,7 +168,12 @@ def _describe(estimator: Any, seconds: float, is_interrupted: bool) -> dict[str,
         "validation_score": None if math.isnan(score) else score,
         "epochs": estimator.n_iter_,
         "stages": [
-            {"name": record.stage.name, "epochs": record.epochs, "ended_by": record.reason}
+            {
+                "name": record.stage.name,
+                "epochs": record.epochs,
+                "ended_by": record.reason,
+                "frozen_part": record.stored,
+            }
             for record in estimator.stages_
         ],
         "seconds": round(seconds, 1),

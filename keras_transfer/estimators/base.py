@@ -16,7 +16,9 @@ from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferError
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.arrays import as_array
+from keras_transfer.inputs.examples import row_keys
 from keras_transfer.inputs.features import FeatureInput
+from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
 from keras_transfer.inputs.pictures import (
     PictureInput,
     find_own_size,
@@ -32,7 +34,8 @@ from keras_transfer.parameters import (
     one_of,
     satisfying,
 )
-from keras_transfer.training.inference import Inference
+from keras_transfer.training.activation_store import as_memory
+from keras_transfer.training.fitted import FittedNetwork
 
 __all__ = ["BaseTransfer", "check_lengths", "count_rows"]
 
@@ -45,6 +48,7 @@ class BaseTransfer(BaseEstimator):
         "modality": NONE | one_of(*MODALITIES),
         "image_size": satisfying(resolve_image_size, "a positive int, (height, width) or None"),
         "batch_size": integer(1),
+        "memory": satisfying(as_memory, "None, False, a folder or a Memory"),
     }
     # Fitted state whose names do not end in "_", saved with the rest.
     _private_state: tuple[str, ...] = ("_reader",)
@@ -133,39 +137,40 @@ class BaseTransfer(BaseEstimator):
         except ValueError as error:
             raise DataError(str(error)) from error
 
-    def _prepare(self, X: Any) -> Any:
+    def _prepare(self, X: Any) -> Loaded:
         """Bring X to the model's input, checked against what fit saw."""
         if is_source(X):
             X = open_unlabelled(X)
-        prepared = self._reader.prepare(X)
+        loaded: Loaded = self._reader.load(X)
         self._check_columns(X, self._reader)
-        return prepared
+        return loaded
 
     # === The fitted model ===
 
-    def _set_fitted(self, fitted: Mapping[str, Any]) -> None:
+    def _set_fitted(self, fitted: Mapping[str, Any], network: FittedNetwork) -> None:
         """Take over a fit that went well, in place of an earlier one."""
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        self.__dict__.update(fitted, _inference=Inference(fitted["model_"]))
+        self.__dict__.update(fitted, _network=network)
+
+    @property
+    def model_(self) -> Any:
+        """The whole model; built when it is asked for first, where a fit had no need of it."""
+        check_is_fitted(self, "backbone_")
+        return self._network.model
 
     def _run(self, X: Any, what: str = "outputs") -> np.ndarray:
         """Return the model's answers for raw X."""
-        check_is_fitted(self, "model_")
-        return self._inference.on_inputs(self._prepare(X), self.batch_size, what)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A compiled function does not pickle; it is made again when needed.
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_inference"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "model_" in state:
-            self._inference = Inference(self.model_)
+        check_is_fitted(self, "backbone_")
+        loaded, memory = self._prepare(X), as_memory(self.memory)
+        keys = [] if memory is None else row_keys(loaded.inputs, loaded.digests)
+        with naming_broken_files(loaded.inputs):
+            return self._network.answer(
+                loaded.inputs, keys, self.batch_size, what, memory, repr(self._reader)
+            )
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
-        """Save the fitted estimator to one file, without pickle.
+        """Save the fitted estimator to one file, without pickle; not the folder of ``memory``.
 
         Parameters
         ----------

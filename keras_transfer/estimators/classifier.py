@@ -51,6 +51,10 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     class_weight : "balanced", dict or list of dict, optional
         Weights of the classes in training, on top of ``sample_weight``; a list has one mapping for
         each column of an indicator matrix. ``"balanced"``: in inverse proportion to their number.
+    memory : None, False, str, path or Memory, default=None
+        Where the outputs of what is frozen are kept, so that each picture passes it once, over all
+        epochs, stages, folds and candidates: by default in this process, up to 8 GiB; in a folder,
+        for other processes and later ones too; with ``False`` nowhere.
     on_error : {"raise", "skip"}, default="raise"
         What `fit` does about picture files that cannot be read: one error that names them, or a
         warning, and training on the others; ``data_report_`` lists what was skipped.
@@ -123,6 +127,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         target_score: float | None = None,
         time_budget: float | None = None,
         class_weight: Any = None,
+        memory: Any = None,
         on_error: str = "raise",
         callbacks: Any = None,
         random_state: Any = None,
@@ -139,6 +144,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
             scoring=scoring,
             target_score=target_score,
             time_budget=time_budget,
+            memory=memory,
             on_error=on_error,
             callbacks=callbacks,
             random_state=random_state,
@@ -162,7 +168,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     @property
     def classes_(self) -> Any:
         """Labels in the order of the outputs."""
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, "backbone_")
         if isinstance(self._targets, LabelTargets):
             # A row for each label: what tells scikit-learn's scorers and cross_val_predict that
             # there are several outputs, also where these are two.

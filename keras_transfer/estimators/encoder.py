@@ -9,13 +9,14 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from keras_transfer.backbones.partition import list_block_names
 from keras_transfer.backbones.registry import as_backbone
-from keras_transfer.estimators.base import BaseTransfer
-from keras_transfer.graph.assembly import Assembly
+from keras_transfer.estimators.base import BaseTransfer, count_rows
+from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import as_readout
 from keras_transfer.inputs.sources import is_source, open_unlabelled
-from keras_transfer.training.random_state import isolated_seed
+from keras_transfer.training.activation_store import as_memory, open_store
+from keras_transfer.training.fitted import FittedNetwork
+from keras_transfer.training.lazy_network import LazyNetwork
 
 __all__ = ["TransferEncoder"]
 
@@ -38,6 +39,9 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
     image_size : int or (int, int), optional
         Height and width in pixels that pictures are resized to; by default the backbone's own.
     batch_size : int, default=32
+    memory : None, False, str, path or Memory, default=None
+        Where features are kept, so that each picture passes the backbone once: by default in this
+        process, up to 8 GiB; in a folder, for later ones too; with ``False`` nowhere.
     random_state : int, RandomState or None, default=None
         Seed of weights that are random, as those of a function may be.
 
@@ -74,6 +78,7 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         modality: str | None = None,
         image_size: Any = None,
         batch_size: int = 32,
+        memory: Any = None,
         random_state: Any = None,
     ):
         self.backbone = backbone
@@ -81,6 +86,7 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         self.modality = modality
         self.image_size = image_size
         self.batch_size = batch_size
+        self.memory = memory
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -117,19 +123,23 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         reader = self._read_input(X, backbone)
         columns = self._columns(X, reader)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        with isolated_seed(seed):
-            model = Assembly(
-                backbone, None, input_shape=reader.shape, readout=as_readout(self.readout)
-            ).build()
-        names = list_block_names(model)
+        readout, memory = as_readout(self.readout), as_memory(self.memory)
+        network = LazyNetwork(
+            Blueprint(backbone, None, reader.shape, readout, seed),
+            None if memory is None else open_store(memory),
+        )
+        names = [block.name for block in network.outline.blocks]
+        boundary = network.boundary()
+        part = None if boundary else network.build_part(boundary)
+        network.release()
         self._set_fitted(
             {
-                "model_": model,
                 "backbone_": backbone,
                 "_reader": reader,
-                "_readout": as_readout(self.readout).resolve(names, backbone.name),
+                "_readout": readout.resolve(names, backbone.name),
                 **columns,
-            }
+            },
+            FittedNetwork(network, part, boundary.cut, count_rows(X)),
         )
         return self
 
@@ -168,5 +178,5 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         numpy.ndarray of shape (n_features_out,)
             Such as ``"block5c_2x2_17"``.
         """
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, "backbone_")
         return np.array(self._readout.feature_names(self.model_), dtype=object)

@@ -45,6 +45,10 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         where ``validation="auto"`` would not; then that part only measures.
     time_budget : float, optional
         Seconds that a fit may take, compilation included.
+    memory : None, False, str, path or Memory, default=None
+        Where the outputs of what is frozen are kept, so that each picture passes it once, over all
+        epochs, stages, folds and candidates: by default in this process, up to 8 GiB; in a folder,
+        for other processes and later ones too; with ``False`` nowhere.
     on_error : {"raise", "skip"}, default="raise"
         What `fit` does about picture files that cannot be read: one error that names them, or a
         warning, and training on the others; ``data_report_`` lists what was skipped.

@@ -12,16 +12,15 @@ import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state
 
 from keras_transfer.backbones.backbone import Backbone
-from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError, warn
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
-from keras_transfer.estimators.examples import Examples
 from keras_transfer.estimators.scoring import output_score
-from keras_transfer.graph.assembly import Assembly
-from keras_transfer.graph.augmentation import as_augmentation, build_augmentation
+from keras_transfer.graph.augmentation import as_augmentation
+from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.heads import Head, set_feature_units, set_units, wants_feature_units
 from keras_transfer.graph.readout import as_readout
+from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
 from keras_transfer.inputs.pictures import PictureInput
@@ -31,15 +30,18 @@ from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTarg
 from keras_transfer.inputs.weights import check_sample_weight
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
-from keras_transfer.training.batches import ordered_batches, shuffled_batches
+from keras_transfer.training.activation_store import as_memory, open_store
+from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.callbacks import fresh_callbacks
 from keras_transfer.training.data_look import look_at
 from keras_transfer.training.data_report import DataReport
-from keras_transfer.training.freezing import has_fresh_batch_norm
-from keras_transfer.training.inference import Inference
+from keras_transfer.training.feeding import Feeder
+from keras_transfer.training.fitted import FittedNetwork
+from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.progress import Silent, open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import run_stages
+from keras_transfer.training.stored_outputs import StoredOutputs
 from keras_transfer.training.validation import Validation
 
 __all__ = ["SupervisedTransfer"]
@@ -47,8 +49,6 @@ __all__ = ["SupervisedTransfer"]
 _SEED_RANGE = 2**31
 # Batches from which on a forecast is worth the few that it takes.
 _LONG = 200
-# Batches that it has to read.
-_SAMPLED = 5
 # Share held out where there are enough examples, or where a target score asks for a validation.
 HELD_OUT = 0.2
 
@@ -93,6 +93,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         scoring: Any = None,
         target_score: float | None = None,
         time_budget: float | None = None,
+        memory: Any = None,
         on_error: str = "raise",
         callbacks: Any = None,
         random_state: Any = None,
@@ -108,6 +109,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         self.scoring = scoring
         self.target_score = target_score
         self.time_budget = time_budget
+        self.memory = memory
         self.on_error = on_error
         self.callbacks = callbacks
         self.random_state = random_state
@@ -232,69 +234,84 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 examples, held = examples[train], examples[rows]
 
             # === The model, and its training ===
-            with isolated_seed(weight_seed):
-                model = Assembly(
-                    backbone,
-                    Head(targets.task, targets.n_outputs, recipe.dropout),
-                    input_shape=reader.shape,
-                    readout=as_readout(self.readout),
-                ).build()
-                trained_targets = examples.targets
+            names = as_augmentation(recipe.augmentation)
+            memory = as_memory(self.memory)
+            deadline = None if self.time_budget is None else started + self.time_budget
+            inputs_read = (examples.inputs, None if held is None else held.inputs)
+            with isolated_seed(weight_seed), naming_broken_files(*inputs_read):
+                head = Head(targets.task, targets.n_outputs, recipe.dropout)
+                readout = as_readout(self.readout)
+                network = LazyNetwork(
+                    Blueprint(backbone, head, reader.shape, readout, weight_seed),
+                    None if memory is None else open_store(memory),
+                )
+                blocks, is_fresh = network.outline.blocks, network.outline.is_fresh
+                pretrained = backbone.weights is not None and not is_fresh
+                stages = recipe.stages(
+                    blocks,
+                    len(examples) * (recipe.n_views or 1),
+                    batch_size=self.batch_size,
+                    pretrained=pretrained,
+                )
+                feeder = Feeder(
+                    network,
+                    None if memory is None else StoredOutputs(network, memory, repr(reader)),
+                    stages,
+                    examples,
+                    held,
+                    batch_size=self.batch_size,
+                    augmentation=names,
+                    n_views=recipe.n_views,
+                )
+                feeder.run(deadline, display)
+                report, (rows, features) = self._look_at(feeder, given, examples, held)
+                model = feeder.model
                 if isinstance(targets, NumberTargets):
                     set_units(model, targets.mean, targets.scale)
-                    trained_targets = targets.standardise(examples.targets)
-                blocks = read_blocks(model)
-                pretrained = backbone.weights is not None and not has_fresh_batch_norm(model.layers)
-                stages = recipe.stages(
-                    blocks, len(examples), batch_size=self.batch_size, pretrained=pretrained
-                )
-                with naming_broken_files(examples.inputs, None if held is None else held.inputs):
-                    report, (rows, features) = self._look_at(model, given, examples, held)
-                if wants_feature_units(model, pretrained):
+                if wants_feature_units(targets.task, reader.shape, pretrained):
                     set_feature_units(model, features, examples.weights[rows])
-                names = as_augmentation(recipe.augmentation)
 
-                weights = self._train_weights(targets, examples)
+                # === What each stage trains on ===
+                scale = np.array(getattr(targets, "scale", 1.0))
+                trained_targets = examples.targets
+                if isinstance(targets, NumberTargets):
+                    trained_targets = targets.standardise(examples.targets)
 
-                def make_dataset(n_batches: int | None = None) -> Any:
-                    rows = slice(None if n_batches is None else n_batches * self.batch_size)
-                    return shuffled_batches(
-                        (examples.inputs[rows], trained_targets[rows], weights[rows]),
-                        self.batch_size,
-                        batch_seed,
-                        build_augmentation(names, augmentation_seed) if names else None,
-                    )
-
-                dataset = make_dataset()
-                n_batches = sum(stage.epochs for stage in stages) * int(dataset.cardinality())
-                is_long = display.is_shown and n_batches >= _LONG
-                validation = None
-                if held is not None:
-                    validation = Validation(
-                        ordered_batches((held.inputs, held.targets, held.weights), self.batch_size),
+                def validate(inputs: Any) -> Validation | None:
+                    if held is None:
+                        return None
+                    return Validation(
+                        ordered_batches((inputs, held.targets, held.weights), self.batch_size),
                         targets.task,
                         score,
-                        scale=np.array(getattr(targets, "scale", 1.0)),
+                        scale=scale,
                         steers=steers,
                     )
-                with naming_broken_files(examples.inputs, None if held is None else held.inputs):
-                    result = run_stages(
-                        model,
-                        blocks,
-                        stages,
-                        dataset,
-                        task=targets.task,
-                        validation=validation,
-                        target_score=self.target_score,
-                        deadline=None if self.time_budget is None else started + self.time_budget,
-                        callbacks=callbacks,
-                        display=display,
-                        shared=True,
-                        sample=make_dataset(_SAMPLED) if is_long else None,
-                    )
+
+                feeds = feeder.feeds(
+                    trained_targets,
+                    self._example_weights(targets, examples),
+                    validate,
+                    batch_seed=batch_seed,
+                    augmentation_seed=augmentation_seed,
+                    is_long=lambda n_batches: display.is_shown and n_batches >= _LONG,
+                )
+                result = run_stages(
+                    model,
+                    blocks,
+                    stages,
+                    feeds,
+                    task=targets.task,
+                    target_score=self.target_score,
+                    deadline=deadline,
+                    callbacks=callbacks,
+                    display=display,
+                    shared=True,
+                )
+                network.release()
+        last = result.records[-1].stage if result.records else stages[0]
         self._set_fitted(
             {
-                "model_": model,
                 "backbone_": backbone,
                 "stages_": result.records,
                 "history_": result.history,
@@ -304,14 +321,23 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 "_reader": reader,
                 "_targets": targets,
                 **given.columns,
-            }
+            },
+            FittedNetwork(
+                network,
+                model,
+                feeder.lowest,
+                len(examples),
+                blocks=blocks,
+                last=last,
+                task=targets.task,
+            ),
         )
         if result.interrupted:  # what was learned is there; whoever called is to stop as well
             raise KeyboardInterrupt
         return self
 
     def _look_at(
-        self, model: Any, given: _Given, examples: Examples, held: Examples | None
+        self, feeder: Feeder, given: _Given, examples: Examples, held: Examples | None
     ) -> tuple[DataReport, tuple[np.ndarray, np.ndarray]]:
         """Look at the data through the pretrained network, and say what is to be done about it.
 
@@ -329,12 +355,10 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             if not is_picture:  # those of vectors are the user's own
                 return np.zeros((len(rows), 0), np.float32)
             nonlocal looked_at
-            inference, start, seen = Inference(model), 0, []
-            for part in parts:
+            start, seen = 0, []
+            for held_out, part in enumerate(parts):
                 of_part = rows[(rows >= start) & (rows < start + len(part))] - start
-                # Without a copy where all are looked at.
-                inputs = part.inputs if len(of_part) == len(part) else part.inputs[of_part]
-                seen.append(inference.on_inputs(inputs, self.batch_size, "features"))
+                seen.append(feeder.features(of_part, held_out))
                 start += len(part)
             looked_at = rows[rows < len(examples)], seen[0]
             return np.concatenate(seen)
@@ -419,9 +443,8 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
     def _load(self, reader: Any, X: Any, display: Silent) -> Loaded:
         """Bring X to the model's input; of files perhaps not all."""
         if not isinstance(reader, PictureInput):
-            inputs = reader.prepare(X)
-            return Loaded(inputs, np.arange(len(inputs)))
-        with display.reading(count_rows(X)) as advance:
+            return reader.load(X)
+        with display.counting("reading pictures", count_rows(X)) as advance:
             loaded = reader.load(X, on_error=self.on_error, advance=advance)
         if loaded.skipped:
             name, problem = loaded.skipped[0]
@@ -467,20 +490,16 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         y, weights = _take(loaded.kept, y, weights)
         return Examples.from_loaded(loaded, given.targets.encode(y), weights, "validation row")
 
-    def _train_weights(self, targets: Any, examples: Examples) -> np.ndarray:
-        """Multiply the weights of examples and classes, and bring them to a mean of 1.
-
-        So their scale changes neither the loss nor, with an optimizer other than Adam, the step.
-        """
+    def _example_weights(self, targets: Any, examples: Examples) -> np.ndarray:
+        """Multiply the weights of examples and classes."""
         factors = self._class_weights(targets, examples.targets, examples.weights)
         weights = examples.weights * (1.0 if factors is None else factors)
-        mean = weights.mean()
-        if mean <= 0:
+        if weights.mean() <= 0:
             raise InvalidParameterError(
                 f"class_weight: expected a class in y whose weight is above 0. Received: "
                 f"{getattr(self, 'class_weight', None)!r}."
             )
-        return (weights / mean).astype(np.float32)
+        return weights
 
 
 def _take(rows: np.ndarray, *values: Any) -> list[Any]:

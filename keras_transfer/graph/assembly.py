@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from keras_transfer.backbones.backbone import Backbone
@@ -14,7 +14,7 @@ from keras_transfer.graph.heads import Head
 from keras_transfer.graph.nodes import INPUT, Graph, Part, part_of
 from keras_transfer.graph.readout import Readout
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "build_head"]
 
 
 class Assembly(Graph):
@@ -52,7 +52,7 @@ class Assembly(Graph):
         import keras
 
         self._seed = seed
-        self._name = f"{OURS}{_identifier(backbone.name)}"
+        self._name = _model_name(backbone)
         shape = backbone.resolve_shape(input_shape)
         self._reseed("backbone")
         source = backbone.load(shape)
@@ -117,9 +117,7 @@ class Assembly(Graph):
         return output or "float32"
 
     def _reseed(self, what: str) -> None:
-        # Keras draws the seeds of layers and initializers from Python's generator.
-        if self._seed is not None:
-            random.seed(f"{self._seed}.{what}")
+        _reseed(self._seed, what)
 
     def build(self) -> Any:
         """Build the whole model.
@@ -136,7 +134,7 @@ class Assembly(Graph):
         is_picture = len(self.input_shape) == 3
         name = "picture" if is_picture else "features"
         inputs = keras.Input(self.input_shape, name=name, dtype="float32")
-        made = self.walk(inputs, self._copier())
+        made = self.walk(inputs, _copier(self._leaves, self._seed))
         return keras.Model(inputs, made[self.output], name=self._name)
 
     def build_above(self, cut: Sequence[str], below: Collection[str]) -> Any:
@@ -152,15 +150,16 @@ class Assembly(Graph):
         Returns
         -------
         keras.Model
-            With an input for each node of the cut; layers are named as in the whole model.
+            With an input for each node of the cut, and of its name; layers are named as in the
+            whole model.
         """
         import keras
 
         entries = {
-            name: keras.Input(self._tapped(name), dtype=self._dtype(name), name=f"stored_{number}")
-            for number, name in enumerate(cut)
+            name: keras.Input(self._tapped(name), dtype=self._dtype(name), name=name)
+            for name in cut
         }
-        copy = self._copier()
+        copy = _copier(self._leaves, self._seed)
 
         def call(name: str, operation: Any, *args: Any, **kwargs: Any) -> Any:
             if name in below:
@@ -170,22 +169,56 @@ class Assembly(Graph):
         made = self.walk(None, call)
         return keras.Model(list(entries.values()), made[self.output], name=self._name)
 
-    def _copier(self) -> Callable[..., Any]:
-        """Return a call for a walk that builds: layers anew, the backbone's with their weights."""
-        copies: dict[str, Any] = {}
 
-        def call(name: str, operation: Any, *args: Any, **kwargs: Any) -> Any:
-            if name not in copies:
-                leaf = self._leaves.get(name) or Leaf(name, operation, name=name)
-                self._reseed(name)
-                copies[name] = _copy(leaf)
-                result = copies[name](*args, **kwargs)
-                if name in self._leaves and getattr(copies[name], "weights", None):
-                    set_weights(copies[name], operation.get_weights())
-                return result
-            return copies[name](*args, **kwargs)
+def build_head(head: Head, backbone: Backbone, features: str, n_features: int, seed: int) -> Any:
+    """Build a head alone: the part of a model that stands above its features.
 
-        return call
+    Parameters
+    ----------
+    head : Head
+    backbone : Backbone
+        Not loaded: the model is named after it.
+    features : str
+        The node that the head reads.
+    n_features : int
+    seed : int
+        As for `Assembly`, whose ``build_above`` gives the same model for the features.
+
+    Returns
+    -------
+    keras.Model
+    """
+    import keras
+
+    entry = keras.Input((n_features,), dtype="float32")
+    graph = Graph([part_of(keras.Model(entry, head.attach(entry)), (INPUT,))], (n_features,))
+    inputs = keras.Input((n_features,), dtype="float32", name=features)
+    made = graph.walk(inputs, _copier({}, seed))
+    return keras.Model([inputs], made[graph.output], name=_model_name(backbone))
+
+
+def _copier(leaves: Mapping[str, Leaf], seed: int | None) -> Callable[..., Any]:
+    """Return a call for a walk that builds: layers anew, the backbone's with their weights."""
+    copies: dict[str, Any] = {}
+
+    def call(name: str, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if name not in copies:
+            leaf = leaves.get(name) or Leaf(name, operation, name=name)
+            _reseed(seed, name)
+            copies[name] = _copy(leaf)
+            result = copies[name](*args, **kwargs)
+            if name in leaves and getattr(copies[name], "weights", None):
+                set_weights(copies[name], operation.get_weights())
+            return result
+        return copies[name](*args, **kwargs)
+
+    return call
+
+
+def _reseed(seed: int | None, what: str) -> None:
+    # Keras draws the seeds of layers and initializers from Python's generator.
+    if seed is not None:
+        random.seed(f"{seed}.{what}")
 
 
 def _copy(leaf: Leaf) -> Any:
@@ -208,5 +241,5 @@ def _copy(leaf: Leaf) -> Any:
     return copy
 
 
-def _identifier(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
+def _model_name(backbone: Backbone) -> str:
+    return OURS + "".join(c if c.isalnum() else "_" for c in backbone.name)

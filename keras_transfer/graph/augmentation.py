@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_transfer.errors import InvalidTypeError, UnknownNameError
 
-__all__ = ["AUGMENTATIONS", "as_augmentation", "build_augmentation"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "as_augmentation", "build_augmentation"]
 
 _RANGE = (0.0, 255.0)
 
@@ -78,9 +78,37 @@ def as_augmentation(value: Any) -> tuple[str | Callable[[Any], Any], ...]:
     return tuple(steps)
 
 
-def build_augmentation(
-    steps: Sequence[str | Callable[[Any], Any]], seed: int
-) -> Callable[[Any], Any]:
+class Augmentation:
+    """One function of a batch of pictures, float32 ``(batch, height, width, 3)`` of 0..255.
+
+    Parameters
+    ----------
+    changes : sequence of callable
+        Made one after the other.
+    layers : sequence of keras.layers.Layer
+        Those among them that draw random numbers from states of their own.
+    """
+
+    def __init__(self, changes: Sequence[Callable[[Any], Any]], layers: Sequence[Any]):
+        self._changes = tuple(changes)
+        self._layers = tuple(layers)
+
+    def __call__(self, pictures: Any) -> Any:
+        """Return the pictures, changed."""
+        import keras
+
+        for change in self._changes:
+            pictures = change(pictures)
+        # Saturation and contrast leave the range that the backbone was trained on.
+        return keras.ops.clip(pictures, *_RANGE)
+
+    @property
+    def random_states(self) -> list[Any]:
+        """The variables, of two numbers each, that its random numbers are drawn from."""
+        return [variable for layer in self._layers for variable in layer.variables]
+
+
+def build_augmentation(steps: Sequence[str | Callable[[Any], Any]], seed: int) -> Augmentation:
     """Make one function of a batch of pictures from augmentations.
 
     It stands outside the model, since it is no part of what is served.
@@ -94,8 +122,7 @@ def build_augmentation(
 
     Returns
     -------
-    callable
-        From and to float32 pictures ``(batch, height, width, 3)`` of 0..255.
+    Augmentation
 
     Raises
     ------
@@ -105,20 +132,15 @@ def build_augmentation(
     import keras
 
     changes: list[Callable[[Any], Any]] = []
+    random: list[Any] = []
     for number, step in enumerate(steps):
         if callable(step):
             changes.append(_checked(step))
         else:
             layers = AUGMENTATIONS[step](keras, seed + 10 * number)
             changes += [functools.partial(layer, training=True) for layer in layers]
-
-    def augment(pictures: Any) -> Any:
-        for change in changes:
-            pictures = change(pictures)
-        # Saturation and contrast leave the range that the backbone was trained on.
-        return keras.ops.clip(pictures, *_RANGE)
-
-    return augment
+            random += layers
+    return Augmentation(changes, random)
 
 
 def _checked(change: Callable[[Any], Any]) -> Callable[[Any], Any]:

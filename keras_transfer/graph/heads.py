@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,14 +184,23 @@ def set_units(model: Any, mean: Any, scale: Any) -> None:
     )
 
 
-def wants_feature_units(model: Any, pretrained: bool) -> bool:
+def wants_feature_units(
+    task: str | None, input_shape: Sequence[int | None], pretrained: bool
+) -> bool:
     """Say whether the features that a head reads are to be brought to one scale before it trains.
 
     Those of a network that has learned nothing will soon be others, and for vectors there hardly is
     one that has.
+
+    Parameters
+    ----------
+    task : str or None
+        As `read_task` tells it.
+    input_shape : sequence of int
+        Of one input of the whole model.
+    pretrained : bool
     """
-    is_for_pictures = len(model.inputs[0].shape) == 4
-    return read_task(model) == "regression" and pretrained and is_for_pictures
+    return task == "regression" and pretrained and len(input_shape) == 3
 
 
 def set_feature_units(model: Any, features: Any, weights: Any = None) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_transfer.backbones.partition import Block, read_leaves
-from keras_transfer.backbones.walk import call_leaves, is_graph, leaf_layers
+from keras_transfer.backbones.partition import TARGET, Block, read_leaves
+from keras_transfer.backbones.walk import call_leaves, holds_batch_norm, is_graph
 
 __all__ = ["INPUT", "Graph", "Node", "Part", "ancestors", "graph_of_model", "part_of"]
 
@@ -129,7 +129,7 @@ class Graph:
                 outputs=outputs,
                 shape=self._shape(operation, name) if outputs == 1 else None,
                 parameters=getattr(operation, "count_params", int)(),
-                batch_norm=_holds_batch_norm(operation),
+                batch_norm=holds_batch_norm(operation),
             )
 
     def _shape(self, operation: Any, name: str) -> tuple[int, ...]:
@@ -216,7 +216,12 @@ def graph_of_model(model: Any, blocks: Sequence[Block]) -> Graph:
         Nodes are named as the layers are.
     """
     block_of = {layer: block.name for block in blocks for layer in block.layers}
-    names = {op.name: (op.name, block_of.get(op.name, "")) for op in model._operations}
+    names = {}
+    for operation in getattr(model, "operations", model.layers):  # a Sequential shows layers alone
+        # Of a model of ours what brings features to the head's scale stands in no block.
+        is_of_target = operation.name.startswith(f"{TARGET}.")
+        block = block_of.get(operation.name, TARGET if is_of_target else "")
+        names[operation.name] = operation.name, block
     return Graph([Part(model, (INPUT,), names, nested=False)], tuple(model.inputs[0].shape[1:]))
 
 
@@ -247,11 +252,3 @@ def _count_outputs(operation: Any) -> int:
         return len(keras.tree.flatten(operation.output))
     except (AttributeError, ValueError):
         return 1
-
-
-def _holds_batch_norm(operation: Any) -> bool:
-    import keras
-
-    return any(
-        isinstance(layer, keras.layers.BatchNormalization) for layer in leaf_layers(operation)
-    )

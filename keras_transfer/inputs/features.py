@@ -10,6 +10,7 @@ from sklearn.utils import check_array
 
 from keras_transfer.errors import DataError, InvalidTypeError
 from keras_transfer.inputs.arrays import check_finite
+from keras_transfer.inputs.picture_files import Loaded
 
 __all__ = ["FeatureInput"]
 
@@ -57,6 +58,11 @@ class FeatureInput:
             With scikit-learn's own words.
         """
         return _check_features(X)
+
+    def load(self, X: Any) -> Loaded:
+        """Check vectors, as `prepare` does."""
+        inputs = self.prepare(X)
+        return Loaded(inputs, np.arange(len(inputs)))
 
 
 def _check_features(X: Any) -> np.ndarray:

@@ -283,4 +283,7 @@ def _flat(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _digests(pictures: Any) -> tuple[bytes, ...]:
-    return tuple(digest(picture.tobytes() + repr(picture.shape).encode()) for picture in pictures)
+    return tuple(
+        digest(picture.tobytes() + repr((picture.dtype.str, picture.shape)).encode())
+        for picture in pictures
+    )

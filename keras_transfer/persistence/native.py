@@ -24,6 +24,7 @@ from keras_transfer.estimators.encoder import TransferEncoder
 from keras_transfer.estimators.regressor import TransferRegressor
 from keras_transfer.persistence.files import new_file
 from keras_transfer.persistence.plain import Attachments, from_plain, to_plain
+from keras_transfer.training.fitted import FittedNetwork
 from keras_transfer.training.random_state import isolated_seed
 
 __all__ = ["FORMAT", "load", "save"]
@@ -38,6 +39,8 @@ _ESTIMATORS = {
 
 def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Save a fitted estimator to one file, without pickle.
+
+    The folder that ``memory`` names is left out: it belongs to the machine.
 
     Parameters
     ----------
@@ -58,7 +61,7 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     """
     import keras
 
-    check_is_fitted(estimator, "model_")
+    check_is_fitted(estimator, "backbone_")
     if type(estimator).__name__ not in _ESTIMATORS:
         raise InvalidTypeError(
             f"estimator: expected one of {', '.join(_ESTIMATORS)}. Received: "
@@ -68,15 +71,17 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
     fitted = {
         name: value
         for name, value in vars(estimator).items()
-        if (name.endswith("_") and name != "model_") or name in estimator._private_state
+        if name.endswith("_") or name in estimator._private_state
     }
     description = {
         "format": FORMAT,
         "keras_transfer": __version__,
         "keras": keras.__version__,
         "estimator": type(estimator).__name__,
-        "parameters": to_plain(estimator.get_params(deep=False), attachments),
+        "parameters": to_plain(_parameters(estimator), attachments),
         "fitted": to_plain(fitted, attachments),
+        "cut": list(estimator._network.cut),
+        "n_fitted": estimator._network.n_fitted,
         "attachments": list(attachments),
     }
     model = estimator.model_
@@ -95,6 +100,14 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
             buffer = io.BytesIO()
             np.savez(buffer, *source.weights)
             archive.writestr(f"attachment_{number}.npz", buffer.getvalue())
+
+
+def _parameters(estimator: Any) -> dict[str, Any]:
+    parameters: dict[str, Any] = estimator.get_params(deep=False)
+    if parameters["memory"] is not False:
+        # Where activations are kept is a matter of the machine, not of what was learned.
+        parameters["memory"] = None
+    return parameters
 
 
 def load(
@@ -166,7 +179,8 @@ def load(
                 target, custom_objects=functions, compile=False, safe_mode=not trusted
             )
             estimator = _ESTIMATORS[description["estimator"]](**parameters)
-            estimator._set_fitted({**fitted, "model_": model})
+            cut, n_fitted = description["cut"], description["n_fitted"]
+            estimator._set_fitted(fitted, FittedNetwork(None, None, cut, n_fitted, model=model))
             return estimator
     except FileFormatError as error:
         if str(error).startswith(os.fspath(path)):

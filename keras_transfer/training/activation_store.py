@@ -37,6 +37,8 @@ __all__ = [
 KEY_BYTES = 16
 # A row may take so much of the limit: LMDB needs room beside what it replaces.
 _ROW_SHARE = 1 / 10
+# So much of the limit a folder's file fills with rows; the rest are LMDB's own pages.
+_FILLED = 0.8
 
 _Result = TypeVar("_Result")
 
@@ -161,6 +163,12 @@ class ActivationStore:
         _check_keys(space, keys)
         found: np.ndarray = self._on_rows(lambda rows: rows.contains(self._name(space), keys))
         return found
+
+    def room(self, row_bytes: int) -> int:
+        """Return how many rows of so many bytes, as float32, the store can hold."""
+        limit: int = self._on_rows(lambda rows: rows.limit)
+        size = max(1, row_bytes // (2 if self.dtype == "float16" else 1))
+        return int(limit * _FILLED) // size if size <= limit * _ROW_SHARE else 0
 
     def read_note(self, name: str) -> Any | None:
         """Return a small value that was kept beside the rows; None if there is none.

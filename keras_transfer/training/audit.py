@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_transfer.backbones.partition import Block
-from keras_transfer.backbones.walk import leaf_layers
 from keras_transfer.training.freezing import trained_weights
 from keras_transfer.training.stage import Stage
 
@@ -27,7 +26,7 @@ class AuditRow:
     trained : int
         How many of them the optimizer changes.
     learning_rate : float or None
-        None where nothing trains.
+        None where nothing trains; NaN where a head is solved.
     batch_norm : str
         The policy in force, or ``"-"`` where the block has no BatchNorm.
     """
@@ -45,8 +44,9 @@ def audit(model: Any, blocks: Sequence[Block], stage: Stage) -> list[AuditRow]:
     Parameters
     ----------
     model : keras.Model
-        As `freeze_for` left it.
+        As `freeze_for` left it: the whole, or the part of it that trains.
     blocks : sequence of Block
+        Of the whole.
     stage : Stage
 
     Returns
@@ -54,21 +54,19 @@ def audit(model: Any, blocks: Sequence[Block], stage: Stage) -> list[AuditRow]:
     list of AuditRow
         One for each block, input side first.
     """
-    import keras
-
+    layers = {layer.name: layer for layer in model.layers}
     rows = []
     for block in blocks:
-        layers = [model.get_layer(name) for name in block.layers]
         trained = sum(
-            math.prod(weight.shape) for layer in layers for weight in trained_weights(layer)
-        )
-        has_batch_norm = any(
-            isinstance(inner, keras.layers.BatchNormalization)
-            for layer in layers
-            for inner in leaf_layers(layer)
+            math.prod(weight.shape)
+            for name in block.layers
+            if name in layers
+            for weight in trained_weights(layers[name])
         )
         trains = block.name in stage.trained
-        policy = (stage.batch_norm if trains else "frozen") if has_batch_norm else "-"
+        policy = (stage.batch_norm if trains else "frozen") if block.batch_norm else "-"
         rate = stage.learning_rates.get(block.name)
+        if trains and stage.solver == "exact":
+            rate = math.nan
         rows.append(AuditRow(block.name, block.parameters, trained, rate, policy))
     return rows

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from keras_transfer.inputs.picture_files import EncodedPictures
+from keras_transfer.training.activations import Activations
 
 __all__ = ["augmented", "ordered_batches", "shuffled_batches"]
 
@@ -22,7 +25,8 @@ def shuffled_batches(
     ----------
     arrays : tuple of numpy.ndarray
         Inputs, targets and, if there are any, weights; of the same length. The inputs may be
-        `EncodedPictures`, which are decoded in parallel, ahead of the training.
+        `EncodedPictures`, which are decoded in parallel, ahead of the training, `PictureViews`, or
+        `Activations`, whose batches hold a tuple of arrays where there are several tensors.
     batch_size : int
     seed : int
     augment : callable, optional
@@ -103,5 +107,30 @@ def _read(rows: Any, arrays: tuple[Any, ...], batch_size: int) -> Any:
     if isinstance(inputs, EncodedPictures):
         read = inputs.reader()
         return rows.map(lambda row: (read(row), *gather(row)), **parallel).batch(batch_size)
-    kept = tf.constant(inputs)
-    return rows.batch(batch_size).map(lambda row: (tf.gather(kept, row), *gather(row)), **parallel)
+    take = _taking(inputs)
+    return rows.batch(batch_size).map(lambda row: (take(row), *gather(row)), **parallel)
+
+
+def _taking(inputs: Any) -> Callable[[Any], Any]:
+    """Return a function of row numbers to these rows of arrays or activations."""
+    import tensorflow as tf
+
+    is_held = isinstance(inputs, np.ndarray) or getattr(inputs, "is_held", False)
+    if not is_held:
+
+        def read(row: Any) -> Any:
+            types = [tf.float32] * len(inputs.shapes)
+            tensors = tf.numpy_function(inputs.take, [row], types, stateful=False)
+            for tensor, shape in zip(tensors, inputs.shapes, strict=True):
+                tensor.set_shape((None, *shape))
+            return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+        return read
+    arrays = inputs.arrays if isinstance(inputs, Activations) else [inputs]
+    kept = [tf.constant(array) for array in arrays]
+
+    def gather(row: Any) -> Any:
+        tensors = tuple(tf.gather(each, row) for each in kept)
+        return tensors[0] if len(tensors) == 1 else tensors
+
+    return gather

@@ -29,6 +29,7 @@ __all__ = [
     "copy_state",
     "forward_for",
     "has_gpu",
+    "tensors_at",
 ]
 
 # How many structures are kept, and how many stages of each: a search visits one structure after
@@ -97,8 +98,7 @@ class CompiledNetwork:
         self.n_kept = _KEPT_STAGES
         self._variables = _state(network)
         self._trainers: OrderedDict[Hashable, Trainer] = OrderedDict()
-        self._forward: Any = None
-        self._dtype = network.inputs[0].dtype if is_graph(network) else "float32"
+        self._forwards: dict[tuple[str, ...], Any] = {}
 
     def trainer(self, key: Hashable | None, make: Callable[[], Trainer]) -> Trainer:
         """Return the trainer of a kind of stage, made on first use, its optimizer at its start.
@@ -129,14 +129,16 @@ class CompiledNetwork:
         """
         self._trainers.pop(key, None)
 
-    def forward(self, model: Any, inputs: Any) -> dict[str, Any]:
+    def forward(self, model: Any, inputs: Any, cut: tuple[str, ...] = ()) -> dict[str, Any]:
         """Run a model of this structure, in inference.
 
         Parameters
         ----------
         model : keras.Model
             The network itself, or another of its structure.
-        inputs : tensor of shape (batch, ...)
+        inputs : tensor of shape (batch, ...), or tuple of them
+        cut : tuple of str
+            The operations whose outputs the inputs are; by default those of the model itself.
 
         Returns
         -------
@@ -146,18 +148,21 @@ class CompiledNetwork:
         """
         import tensorflow as tf
 
-        run = self._forward or self._trace()
+        run, dtypes = self._forwards.get(cut) or self._trace(cut)
         values = [variable.value for variable in _state(model)]
-        answers: dict[str, Any] = run(values, tf.cast(inputs, self._dtype))
-        self._forward = run  # only now: what was interrupted while it was traced is not kept
+        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+        tensors = [tf.cast(each, dtype) for each, dtype in zip(inputs, dtypes, strict=True)]
+        answers: dict[str, Any] = run(values, tensors)
+        self._forwards[cut] = run, dtypes  # only now: not what was interrupted while it was traced
         return answers
 
-    def _trace(self) -> Any:
+    def _trace(self, cut: tuple[str, ...]) -> tuple[Any, list[str]]:
         import keras
         import tensorflow as tf
 
         network = self.network
-        whole, signature = network, None
+        whole, signature, dtypes = network, None, ["float32"]
+        as_read: list[str] = []
         if is_graph(network):  # the outputs of a Sequential have no name in the singular
             heads = {"outputs": network.outputs[0]}
             for layer in network.layers:
@@ -166,22 +171,46 @@ class CompiledNetwork:
                     heads.setdefault("features", layer.input)
                 if layer.name == LOGITS:
                     heads["logits"] = layer.output
-            (read,) = network.inputs
-            whole = keras.Model(read, heads)
+            read = tensors_at(network, cut)
+            dtypes = [tensor.dtype for tensor in read]
+            # A model that gives what it reads cannot be made from the middle of a graph.
+            as_read = [key for key, tensor in heads.items() if tensor is read[0]]
+            heads = {key: tensor for key, tensor in heads.items() if key not in as_read}
+            whole = keras.Model(read[0] if len(read) == 1 else read, heads)
             # Traced once, for batches of every size.
             specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._variables]
-            signature = [specs, tf.TensorSpec((None, *read.shape[1:]), self._dtype)]
+            inputs = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in read]
+            signature = [specs, inputs]
 
         @tf.function(input_signature=signature, jit_compile=has_gpu(), reduce_retracing=True)
-        def run(values: list[Any], inputs: Any) -> dict[str, Any]:
+        def run(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
             # The weights are an argument, so that one trace serves all models of the structure.
             tensors = [tf.convert_to_tensor(value) for value in values]
             state = zip(self._variables, tensors, strict=True)
             with keras.StatelessScope(state_mapping=list(state)):
-                answers = whole(inputs, training=False)
-            return answers if isinstance(answers, dict) else {"outputs": answers}
+                answers = whole(inputs[0] if len(inputs) == 1 else tuple(inputs), training=False)
+            answers = answers if isinstance(answers, dict) else {"outputs": answers}
+            return answers | dict.fromkeys(as_read, inputs[0])
 
-        return run
+        return run, dtypes
+
+
+def tensors_at(network: Any, cut: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return what a network computes at some of its operations.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Flat, with a graph.
+    cut : tuple of str
+        Names of operations that are called once; empty: the network's own inputs.
+
+    Returns
+    -------
+    tuple of Keras tensors
+    """
+    layers = {layer.name: layer for layer in getattr(network, "operations", network.layers)}
+    return tuple(layers[name].output for name in cut) or tuple(network.inputs)
 
 
 def has_gpu() -> bool:

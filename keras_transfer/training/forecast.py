@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from keras_transfer.backbones.partition import Block
 from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import InvalidParameterError
 from keras_transfer.training.compiled import CompiledNetwork, Snapshot, Trainer
+from keras_transfer.training.feed import Feed
 from keras_transfer.training.freezing import freeze_for
-from keras_transfer.training.optimizers import trace_key
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.steering import Steering
 
@@ -64,11 +64,10 @@ def forecast_stages(
     compiled: CompiledNetwork,
     blocks: Sequence[Block],
     stages: Sequence[Stage],
-    dataset: Any,
-    sample: Any,
+    feeds: Sequence[Feed],
     steering: Steering,
-    task: str,
-    trainer_for: Callable[[Stage], Trainer],
+    keys: Sequence[Hashable | None],
+    prepare: Callable[[Stage, Feed], Trainer],
 ) -> list[StageForecast]:
     """Time each stage on a few batches; weights and states are put back.
 
@@ -80,14 +79,13 @@ def forecast_stages(
     compiled : CompiledNetwork
     blocks : sequence of Block
     stages : sequence of Stage
-    dataset : tf.data.Dataset
-        Asked for the number of its batches, and never read.
-    sample : tf.data.Dataset
-        As for `run_stages`.
+    feeds : sequence of Feed
+        One for each stage. Of the dataset the number of its batches is asked for; it is never read.
     steering : Steering
-    task : str
-    trainer_for : callable
-        Gives the trainer of a stage for which the network is frozen.
+    keys : sequence of hashable or None
+        By which the trainers of the stages are kept.
+    prepare : callable
+        Gives the trainer of a stage for which the network is frozen, and tells the steering of it.
 
     Returns
     -------
@@ -100,17 +98,15 @@ def forecast_stages(
         If the batches of the sample are of another kind than the dataset's.
     KeyboardInterrupt
     """
-    if sample.element_spec != dataset.element_spec:
-        raise InvalidParameterError(
-            f"sample: expected batches like the dataset's, {dataset.element_spec}. Received: "
-            f"{sample.element_spec}. Make both in the same way."
-        )
-    steps = max(0, int(dataset.cardinality()))
     network = compiled.network
     started = Snapshot(network)
     forecasts: list[StageForecast] = []
-    for stage in stages:
-        key = trace_key(stage, task)
+    for stage, feed, key in zip(stages, feeds, keys, strict=True):
+        if feed.dataset is None:  # a solved head takes no time to speak of
+            forecasts.append(StageForecast(stage.name, 1, 1, seconds=0.0))
+            continue
+        sample, steps = feed.sample, feed.steps
+        _check_sample(feed)
         # An optimizer that is not Keras's own has no trainer that is kept, and a subclassed model
         # is its own trainer: one at a time.
         can_keep = key is not None and (is_graph(network) or not forecasts)
@@ -120,9 +116,13 @@ def forecast_stages(
             try:
                 with freeze_for(network, blocks, stage):
                     compiling, opening, pace = _time_batches(
-                        trainer_for(stage), sample, steps, steering
+                        prepare(stage, feed), sample, steps, steering
                     )
-                known = [each.seconds_validation for each in forecasts if each.is_measured]
+                known = [
+                    each.seconds_validation
+                    for each, other in zip(forecasts, feeds, strict=False)
+                    if each.is_measured and other.validation is feed.validation
+                ]
                 validation = known[0] if known else _time_validation(steering)
                 steering.validation_seconds = validation  # `begin_stage` need not measure it
             except BaseException:
@@ -137,6 +137,14 @@ def forecast_stages(
             )
         forecasts.append(forecast)
     return forecasts
+
+
+def _check_sample(feed: Feed) -> None:
+    if feed.sample.element_spec != feed.dataset.element_spec:
+        raise InvalidParameterError(
+            f"sample: expected batches like the dataset's, {feed.dataset.element_spec}. Received: "
+            f"{feed.sample.element_spec}. Make both in the same way."
+        )
 
 
 def begins_after(forecasts: Sequence[StageForecast], number: int, seconds: float) -> float:
@@ -228,7 +236,10 @@ def _time_validation(steering: Steering) -> float:
         batches = sum(1 for _ in validation.dataset)
     for batch in validation.dataset.take(1):
         inference(batch[0])
-        inference(batch[0][:-1])  # the last batch has another size, for which it compiles again
+        # The last batch has another size, for which it compiles again.
+        inference(
+            tuple(each[:-1] for each in batch[0]) if isinstance(batch[0], tuple) else batch[0][:-1]
+        )
     began, timed = time.monotonic(), 0
     if batches <= _TIMED_BATCHES:
         # As it will be: to begin to read takes its own time.

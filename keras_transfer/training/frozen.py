@@ -149,7 +149,8 @@ def digest_graph(graph: Graph, cut: Sequence[str], *, folded: bool) -> str:
         called = [[tell(argument) for argument in call] for call in graph.arguments[name]]
         kind = f"{type(operation).__module__}.{type(operation).__qualname__}"
         digest.update(json.dumps([kind, config, called], sort_keys=True, default=repr).encode())
-        for variable in getattr(operation, "variables", []):
+        # Not the states of random generators, which are drawn anew, and serve training alone.
+        for variable in getattr(operation, "weights", []):
             digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
     if not is_told:
         # What a class or function of the user's does can change under its name: ask it.

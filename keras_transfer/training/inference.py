@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.graph.views import PictureViews
 from keras_transfer.inputs.picture_files import EncodedPictures
+from keras_transfer.training.activations import Activations
 from keras_transfer.training.compiled import CompiledNetwork, forward_for
 
 __all__ = ["Inference", "as_batches"]
@@ -29,24 +31,29 @@ class Inference:
         With one input and one output.
     compiled : CompiledNetwork, optional
         What runs it; by default what models of its structure share.
+    cut : tuple of str
+        The operations whose outputs are given in place of the model's inputs.
     """
 
-    def __init__(self, model: Any, compiled: CompiledNetwork | None = None):
+    def __init__(
+        self, model: Any, compiled: CompiledNetwork | None = None, cut: tuple[str, ...] = ()
+    ):
         self._model = model
         self._compiled = compiled
+        self._cut = cut
 
     def __call__(self, inputs: Any, what: str = "outputs") -> np.ndarray:
         """Return the outputs for one batch of prepared inputs, of any numeric type."""
         if self._compiled is None:  # on first use: many a fitted model is never asked
             self._compiled = forward_for(self._model)
-        return self._compiled.forward(self._model, inputs)[what].numpy()
+        return self._compiled.forward(self._model, inputs, self._cut)[what].numpy()
 
     def on_inputs(self, inputs: Any, batch_size: int, what: str = "outputs") -> np.ndarray:
         """Return the outputs for prepared inputs.
 
         Parameters
         ----------
-        inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
+        inputs : numpy.ndarray of shape (n, ...), EncodedPictures or Activations
         batch_size : int
             Vectors come in batches of their own size, so that the answer for one does not depend
             on the others.
@@ -68,19 +75,26 @@ def as_batches(inputs: Any, batch_size: int) -> Iterator[tuple[Any, int]]:
 
     Parameters
     ----------
-    inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
+    inputs : numpy.ndarray of shape (n, ...), EncodedPictures or Activations
     batch_size : int
         Of pictures; vectors come in batches of their own size.
 
     Yields
     ------
-    batch : numpy.ndarray or tensor
+    batch : numpy.ndarray or tensor, or tuple of them
         Of vectors with rows of zeros at its end, where there are too few.
     n_rows : int
         How many of its rows are inputs.
     """
-    if isinstance(inputs, EncodedPictures):
+    if isinstance(inputs, (EncodedPictures, PictureViews)):
         yield from ((batch, len(batch)) for batch in inputs.batches(batch_size))
+    elif isinstance(inputs, Activations):
+        if inputs.is_vector:
+            yield from as_batches(inputs.arrays[0], batch_size)
+            return
+        for start in range(0, len(inputs), batch_size):
+            arrays = inputs.take(np.arange(start, min(start + batch_size, len(inputs))))
+            yield tuple(arrays), len(arrays[0])
     elif inputs.ndim == 2:
         for start in range(0, len(inputs), _TILES):
             rows = inputs[start : start + _TILES]

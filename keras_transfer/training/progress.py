@@ -34,9 +34,9 @@ class Silent:
         """Show a line."""
 
     @contextlib.contextmanager
-    def reading(self, total: int) -> Iterator[Callable[[], None]]:
-        """Show how many of the pictures are read; gives what to call after each, in any thread."""
-        yield lambda: None
+    def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
+        """Show how many of a total are done; gives what to call after one or n, in any thread."""
+        yield lambda n=1: None
 
     def start_run(self, name: str, number: int, total: int, seconds: float | None = None) -> None:
         """Name what the next stages belong to: one of several runs, and the time it may take."""
@@ -46,8 +46,10 @@ class Silent:
     ) -> None:
         """Show what the stages will take, and the time they may take."""
 
-    def start_stage(self, stage: Stage, rows: Sequence[AuditRow], steps: int) -> None:
-        """Show what trains, then the stage's progress."""
+    def start_stage(
+        self, stage: Stage, rows: Sequence[AuditRow], steps: int, stored: str = ""
+    ) -> None:
+        """Show what trains, and what of the rest is stored; then the stage's progress."""
 
     def end_step(self) -> None:
         """Move on by one batch."""
@@ -114,11 +116,11 @@ class Display(Silent):
         )
 
     @contextlib.contextmanager
-    def reading(self, total: int) -> Iterator[Callable[[], None]]:
-        """Show how many of the pictures are read; gives what to call after each, in any thread."""
-        task = self._add_task("reading pictures", total)
+    def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
+        """Show how many of a total are done; gives what to call after one or n, in any thread."""
+        task = self._add_task(what, total)
         try:
-            yield lambda: self.progress.advance(task)
+            yield lambda n=1: self.progress.advance(task, n)
         finally:
             self.progress.remove_task(task)
 
@@ -147,8 +149,10 @@ class Display(Silent):
             line += f"; the time budget stops it after {_word_duration(seconds)}"
         self.say(line)
 
-    def start_stage(self, stage: Stage, rows: Sequence[AuditRow], steps: int) -> None:
-        """Show what trains, then the stage's progress."""
+    def start_stage(
+        self, stage: Stage, rows: Sequence[AuditRow], steps: int, stored: str = ""
+    ) -> None:
+        """Show what trains, and what of the rest is stored; then the stage's progress."""
         self._stage, self._stage_began = stage, time.monotonic()
         self._last_line = self._stage_began
         self._epochs, self._steps_done, self._figures = 0, 0, []
@@ -156,6 +160,8 @@ class Display(Silent):
         self._steps = steps * stage.epochs if steps > 0 else None
         self.say(f"\n{self._name()}: what trains")
         self.progress.console.print(_Uncut(_audit_table(rows)), crop=False)
+        if stored:
+            self.say(f"frozen part: {stored}")
         self._stage_task = self._add_task(stage.name, self._steps)
         self._update()
 
@@ -192,9 +198,11 @@ class Display(Silent):
             # In this order: a Ctrl-C in between updates the task.
             task, self._stage_task = self._stage_task, None
             self.progress.remove_task(task)
-        outcome = "" if reason == "epochs" else f", stopped by {reason}"
+        outcome = "" if reason in ("epochs", "solved") else f", stopped by {reason}"
         outcome = ", interrupted" if reason == "interrupted" else outcome
         epochs = f"{self._epochs} epoch{'s' if self._epochs != 1 else ''}"
+        if self._stage.solver == "exact":
+            epochs = "solved" if self._epochs else "not solved"
         seconds = time.monotonic() - self._stage_began
         figures = f"; {'  '.join(self._figures)}" if self._figures else ""
         self.say(f"{self._name()}: {epochs} in {seconds:.1f} s{outcome}{figures}")
@@ -331,6 +339,7 @@ def _audit_table(rows: Sequence[AuditRow]) -> Any:
         first, last = group[0], group[-1]
         name = first.block if len(group) == 1 else f"{first.block} … {last.block} ({len(group)})"
         rate = "frozen" if first.learning_rate is None else f"{first.learning_rate:g}"
+        rate = "solved" if rate == "nan" else rate
         policies = {row.batch_norm for row in group} - {"-"}
         table.add_row(
             Text(name),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,16 @@ from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import FreezeError
 from keras_transfer.graph.heads import METRIC, TASKS, trained_output
 from keras_transfer.training.audit import AuditRow, audit
-from keras_transfer.training.compiled import CompiledNetwork, Snapshot, Trainer, borrow, has_gpu
+from keras_transfer.training.compiled import (
+    CompiledNetwork,
+    Snapshot,
+    Trainer,
+    borrow,
+    has_gpu,
+    tensors_at,
+)
+from keras_transfer.training.exact_stage import solve_stage
+from keras_transfer.training.feed import Feed
 from keras_transfer.training.forecast import StageForecast, begins_after, forecast_stages
 from keras_transfer.training.freezing import freeze_for, frozen_weights, settle
 from keras_transfer.training.optimizers import (
@@ -32,9 +41,8 @@ from keras_transfer.training.steering import (
     make_watch,
     stoppable_inference,
 )
-from keras_transfer.training.validation import Validation
 
-__all__ = ["RunResult", "StageRecord", "run_stages"]
+__all__ = ["RunResult", "StageRecord", "hand_over", "run_stages"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,9 @@ class StageRecord:
     weights : tuple of str
         Paths of the weights that the optimizer held.
     reason : str
-        Why it ended: ``"epochs"``, ``"early stopping"``, ``"target score"``, ``"time budget"``,
-        ``"interrupted"`` by Ctrl-C, or ``"callback"`` where one of the user's ended it.
+        Why it ended: ``"epochs"``, ``"solved"``, ``"early stopping"``, ``"target score"``,
+        ``"time budget"``, ``"interrupted"`` by Ctrl-C, or ``"callback"`` where one of the user's
+        ended it.
     epochs : int
         How many are in the history: also one that the time budget cut short, but not one that was
         interrupted.
@@ -58,6 +67,9 @@ class StageRecord:
         Compilation included.
     first_batch_seconds : float
         Of the batch that includes it.
+    stored : str
+        ``"stored at block_12"``: where the outputs of what is frozen were kept; or why they were
+        computed again in every epoch.
     """
 
     stage: Stage
@@ -67,6 +79,7 @@ class StageRecord:
     epochs: int
     seconds: float
     first_batch_seconds: float
+    stored: str = ""
 
 
 @dataclass
@@ -98,16 +111,14 @@ def run_stages(
     model: Any,
     blocks: Sequence[Block],
     stages: Sequence[Stage],
-    dataset: Any,
+    feeds: Sequence[Feed],
     *,
     task: str = "multiclass",
-    validation: Validation | None = None,
     target_score: float | None = None,
     deadline: float | None = None,
     callbacks: Sequence[Any] = (),
     display: Silent | None = None,
     shared: bool = False,
-    sample: Any = None,
 ) -> RunResult:
     """Train a model through stages.
 
@@ -119,17 +130,14 @@ def run_stages(
     Parameters
     ----------
     model : keras.Model
-        Flat; its weights are changed.
+        Flat: the whole, or the part of it above the lowest freeze boundary; its weights are
+        changed.
     blocks : sequence of Block
-        The model's blocks.
+        The blocks of the whole.
     stages : sequence of Stage
-    dataset : tf.data.Dataset
-        Finite batches of (inputs, targets) or (inputs, targets, weights); targets of a regression
-        standardised.
+    feeds : sequence of Feed
+        One for each stage: what it trains on.
     task : {"multiclass", "multilabel", "regression"}, default="multiclass"
-    validation : Validation, optional
-        If it steers, each stage stops early and ends with the best weights so far, earlier stages'
-        included.
     target_score : float, optional
         Stop as soon as the validation score reaches it, and skip later stages.
     deadline : float, optional
@@ -140,11 +148,6 @@ def run_stages(
     shared : bool, default=False
         Whether to train on the compiled network that all models of this structure share, and take
         the weights from there. The result is the same to the bit.
-    sample : tf.data.Dataset, optional
-        Batches like the dataset's, from a dataset of its own (the order of a shuffled one moves on
-        whenever it is read): if given, the stages are timed on a few of them first, and compiled
-        by that. The training is the same to the bit, unless a layer draws from TensorFlow's own
-        operations without a seed.
 
     Returns
     -------
@@ -169,82 +172,49 @@ def run_stages(
         with borrow(model) if shared else nullcontext(CompiledNetwork(model)) as compiled:
             steering = Steering(
                 network=compiled.network,
-                inference=None if validation is None else stoppable_inference(compiled, interrupts),
-                validation=validation,
+                inference=None,
+                validation=None,
                 target_score=target_score,
                 deadline=deadline,
                 interrupts=interrupts,
             )
-            if sample is not None:
+            run = _Run(compiled, blocks, task, steering, display)
+            if any(feed.sample is not None for feed in feeds):
                 display.say("forecast: compiling the stages, and timing a few batches of each")
                 with kept_random_states():
                     result.forecast = forecast_stages(
                         compiled,
                         blocks,
                         stages,
-                        dataset,
-                        sample,
+                        feeds,
                         steering,
-                        task,
-                        lambda stage: _trainer(compiled, blocks, stage, task),
+                        [
+                            _trainer_key(stage, task, feed)
+                            for stage, feed in zip(stages, feeds, strict=True)
+                        ],
+                        run.prepare,
                     )
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 display.show_forecast(result.forecast, steering.may_stop_early, left)
-            result.records = _run_all(
-                compiled,
-                blocks,
-                stages,
-                dataset,
-                task,
-                steering,
-                callbacks,
-                display,
-                result.forecast,
-            )
+            result.records = run.all(stages, feeds, callbacks, result.forecast)
         if result.records:
-            _hand_over(model, blocks, result.records[-1].stage, task)
+            hand_over(model, blocks, result.records[-1].stage, task)
     result.interrupted = interrupts.came
     result.history = steering.history
     result.score = steering.kept_score
     return result
 
 
-def _run_all(
-    compiled: CompiledNetwork,
-    blocks: Sequence[Block],
-    stages: Sequence[Stage],
-    dataset: Any,
-    task: str,
-    steering: Steering,
-    callbacks: Sequence[Any],
-    display: Silent,
-    forecast: Sequence[StageForecast],
-) -> list[StageRecord]:
-    records: list[StageRecord] = []
-    for number, stage in enumerate(stages):
-        if number:
-            begun = begins_after(forecast, number, records[-1].first_batch_seconds)
-            if steering.is_over(begun):
-                break
-        run = _StageRun(compiled, blocks, stage, task, steering, display)
-        try:
-            run.train(dataset, callbacks)
-        except BaseException as error:
-            # The second Ctrl-C can come out as another error, from inside TensorFlow.
-            if not isinstance(error, KeyboardInterrupt) and not steering.interrupts.is_forced:
-                raise
-            steering.interrupts.came = True  # where another handler raises it
-            if run.stop():
-                records.append(run.finish())
-            elif not records:
-                raise KeyboardInterrupt from None
-            break
-        records.append(run.finish())
-    return records
+def hand_over(model: Any, blocks: Sequence[Block], last: Stage, task: str) -> None:
+    """Leave a model frozen and compiled as its last stage was.
 
-
-def _hand_over(model: Any, blocks: Sequence[Block], last: Stage, task: str) -> None:
-    """Leave the model frozen and compiled as its last stage was."""
+    Parameters
+    ----------
+    model : keras.Model
+    blocks : sequence of Block
+    last : Stage
+    task : str
+    """
     # Another network may have trained, or a later stage have begun.
     with freeze_for(model, blocks, last):
         pass
@@ -256,109 +226,191 @@ def _hand_over(model: Any, blocks: Sequence[Block], last: Stage, task: str) -> N
     _compile(model, optimizer, task)
 
 
+@dataclass
+class _Run:
+    """What all stages of a run have in common."""
+
+    compiled: CompiledNetwork
+    blocks: Sequence[Block]
+    task: str
+    steering: Steering
+    display: Silent
+
+    def all(
+        self,
+        stages: Sequence[Stage],
+        feeds: Sequence[Feed],
+        callbacks: Sequence[Any],
+        forecast: Sequence[StageForecast],
+    ) -> list[StageRecord]:
+        """Run the stages, until nothing is left to reach or no time."""
+        steering = self.steering
+        records: list[StageRecord] = []
+        for number, (stage, feed) in enumerate(zip(stages, feeds, strict=True)):
+            if number:
+                begun = begins_after(forecast, number, records[-1].first_batch_seconds)
+                if steering.is_over(begun):
+                    break
+            run = _StageRun(self, stage, feed)
+            try:
+                run.train(callbacks)
+            except BaseException as error:
+                # The second Ctrl-C can come out as another error, from inside TensorFlow.
+                if not isinstance(error, KeyboardInterrupt) and not steering.interrupts.is_forced:
+                    raise
+                steering.interrupts.came = True  # where another handler raises it
+                if run.stop():
+                    records.append(run.finish())
+                elif not records:
+                    raise KeyboardInterrupt from None
+                break
+            records.append(run.finish())
+        return records
+
+    def prepare(self, stage: Stage, feed: Feed) -> Trainer:
+        """Return the trainer of a stage that the network is frozen for; attend to its feed."""
+        self.attend(feed)
+        trainer = self.compiled.trainer(
+            _trainer_key(stage, self.task, feed), lambda: self._make_trainer(stage, feed)
+        )
+        set_rates(trainer.optimizer, stage)
+        return trainer
+
+    def attend(self, feed: Feed) -> None:
+        """Validate with what a feed holds, from now on."""
+        inference = None
+        if feed.validation is not None:
+            inference = stoppable_inference(self.compiled, self.steering.interrupts, feed.cut)
+        self.steering.attend(feed.validation, inference)
+
+    def _make_trainer(self, stage: Stage, feed: Feed) -> Trainer:
+        import keras
+
+        model = network = self.compiled.network
+        if is_graph(network):
+            # A model of its own, since a model has one optimizer and one compiled step at a time;
+            # its layers and weights are the network's, from the cut on.
+            read = tensors_at(network, feed.cut)
+            model = keras.Model(
+                read[0] if len(read) == 1 else read, trained_output(network), name=network.name
+            )
+        optimizer = build_optimizer(network, self.blocks, stage)
+        optimizer.build(network.trainable_weights)
+        _compile(model, optimizer, self.task)
+        return Trainer(model, optimizer)
+
+
 class _StageRun:
     """One stage: what it starts from, its training, and what must hold at its end."""
 
-    def __init__(
-        self,
-        compiled: CompiledNetwork,
-        blocks: Sequence[Block],
-        stage: Stage,
-        task: str,
-        steering: Steering,
-        display: Silent,
-    ):
-        self.compiled = compiled
-        self.blocks = blocks
+    def __init__(self, run: _Run, stage: Stage, feed: Feed):
+        self.run = run
         self.stage = stage
-        self.task = task
-        self.steering = steering
-        self.display = display
+        self.feed = feed
+        self.network = run.compiled.network
         self.started = time.monotonic()
         self.start: Any = None  # a Snapshot
+        self.trainer: Trainer | None = None  # of a stage that is not solved
         self.watch: Any = None
 
-    def train(self, dataset: Any, callbacks: Sequence[Any]) -> None:
-        network, stage = self.compiled.network, self.stage
-        self.steering.interrupts.check()
-        self.start = Snapshot(network)
-        with freeze_for(network, self.blocks, stage):
-            self.rows = tuple(audit(network, self.blocks, stage))
-            self.trainer = _trainer(self.compiled, self.blocks, stage, self.task)
-            self.watch = make_watch(stage, self.steering, self.display)
-            self.display.start_stage(stage, self.rows, max(0, int(dataset.cardinality())))
-            self.steering.begin_stage()
-            done = len(self.steering.epochs)
-            self.trainer.model.fit(
-                dataset,
-                initial_epoch=done,
-                epochs=done + stage.epochs,
-                callbacks=[self.watch, *callbacks],
-                shuffle=False,
-                verbose=0,
-            )
-        self.steering.interrupts.check()
+    def train(self, callbacks: Sequence[Any]) -> None:
+        run, stage, feed, steering = self.run, self.stage, self.feed, self.run.steering
+        steering.interrupts.check()
+        self.start = Snapshot(self.network)
+        with freeze_for(self.network, run.blocks, stage):
+            self.rows = tuple(audit(self.network, run.blocks, stage))
+            if feed.solvable is None:
+                self.trainer = run.prepare(stage, feed)
+            else:
+                run.attend(feed)
+            self.watch = make_watch(stage, steering, run.display)
+            run.display.start_stage(stage, self.rows, feed.steps, feed.stored)
+            steering.begin_stage()
+            if self.trainer is None:
+                self._solve(callbacks)
+            else:
+                done = len(steering.epochs)
+                self.trainer.model.fit(
+                    feed.dataset,
+                    initial_epoch=done,
+                    epochs=done + stage.epochs,
+                    callbacks=[self.watch, *callbacks],
+                    shuffle=False,
+                    verbose=0,
+                )
+        steering.interrupts.check()
+
+    def _solve(self, callbacks: Sequence[Any]) -> None:
+        """Solve the head; to whoever watches, that is one epoch of one step."""
+        import keras
+
+        assert self.feed.solvable is not None
+        run = self.run
+        inference = stoppable_inference(run.compiled, run.steering.interrupts, self.feed.cut)
+        done = len(run.steering.epochs)
+        watchers = keras.callbacks.CallbackList([self.watch, *callbacks], model=self.network)
+        watchers.on_train_begin()
+        watchers.on_epoch_begin(done)
+        watchers.on_train_batch_begin(0)
+        data = self.feed.solvable(inference)
+        logs = solve_stage(self.network, self.stage, run.task, data)
+        watchers.on_train_batch_end(0, logs)
+        watchers.on_epoch_end(done, logs)
+        watchers.on_train_end(logs)
 
     def finish(self) -> StageRecord:
         """Check what must hold, and put the best weights back."""
-        network, stage, watch = self.compiled.network, self.stage, self.watch
-        weights = check_optimizer(network, self.trainer.optimizer, stage)
-        for weight in frozen_weights(network, self.blocks, stage):
+        network, stage, watch = self.network, self.stage, self.watch
+        if self.trainer is None:
+            weights = tuple(weight.path for weight in network.trainable_weights)
+        else:
+            weights = check_optimizer(network, self.trainer.optimizer, stage)
+        for weight in frozen_weights(network, self.run.blocks, stage):
             if self.start.differs(weight):
                 raise FreezeError(
                     f"stage {stage.name!r}: expected the frozen weight {weight.path!r} to stay as "
                     f"it was. It moved. This is a defect of keras_transfer or of a custom layer "
                     f"that assigns to its weights; please report it with the model."
                 )
-        if not any(map(self.start.differs, network.trainable_weights)):
+        # What is solved may have been solved before.
+        if self.trainer and not any(map(self.start.differs, network.trainable_weights)):
             raise FreezeError(
                 f"stage {stage.name!r}: expected the weights of {', '.join(stage.trained)} to "
                 f"train. None moved in {watch.epochs} epoch(s). Is the learning rate 0, or do "
                 f"no gradients reach these blocks?"
             )
-        self.steering.end_stage()
-        reason = watch.reason or ("epochs" if watch.epochs == stage.epochs else "callback")
-        self.display.end_stage(reason)
-        seconds = time.monotonic() - self.started
-        first = watch.first_batch_seconds
-        return StageRecord(stage, self.rows, weights, reason, watch.epochs, seconds, first)
+        self.run.steering.end_stage()
+        whole = "epochs" if self.trainer else "solved"
+        reason = watch.reason or (whole if watch.epochs == stage.epochs else "callback")
+        self.run.display.end_stage(reason)
+        return StageRecord(
+            stage,
+            self.rows,
+            weights,
+            reason,
+            watch.epochs,
+            time.monotonic() - self.started,
+            watch.first_batch_seconds,
+            self.feed.stored,
+        )
 
     def stop(self) -> bool:
         """End it after a KeyboardInterrupt; say whether a batch had ended. If not it is undone."""
-        if not self.steering.interrupts.is_clean:
+        if not self.run.steering.interrupts.is_clean and self.feed.solvable is None:
             # It may have come at any line of Keras's.
-            self.compiled.forget(trace_key(self.stage, self.task))
+            self.run.compiled.forget(_trainer_key(self.stage, self.run.task, self.feed))
         if self.watch is not None and self.watch.steps:
             self.watch.reason = "interrupted"
             return True
         if self.start is not None:
             self.start.restore()
-        self.display.end_stage("interrupted")
+        self.run.display.end_stage("interrupted")
         return False
 
 
-def _trainer(
-    compiled: CompiledNetwork, blocks: Sequence[Block], stage: Stage, task: str
-) -> Trainer:
-    trainer = compiled.trainer(
-        trace_key(stage, task), lambda: _make_trainer(compiled.network, blocks, stage, task)
-    )
-    set_rates(trainer.optimizer, stage)
-    return trainer
-
-
-def _make_trainer(network: Any, blocks: Sequence[Block], stage: Stage, task: str) -> Trainer:
-    import keras
-
-    model = network
-    if is_graph(network):
-        # A model of its own, since a model has one optimizer and one compiled step at a time; its
-        # layers and weights are the network's.
-        model = keras.Model(network.inputs[0], trained_output(network), name=network.name)
-    optimizer = build_optimizer(network, blocks, stage)
-    optimizer.build(network.trainable_weights)
-    _compile(model, optimizer, task)
-    return Trainer(model, optimizer)
+def _trainer_key(stage: Stage, task: str, feed: Feed) -> Hashable | None:
+    traced = trace_key(stage, task)
+    return None if traced is None else (traced, feed.cut)
 
 
 def _compile(model: Any, optimizer: Any, task: str) -> None:

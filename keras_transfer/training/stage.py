@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from keras_transfer.backbones.partition import HEAD
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 
-__all__ = ["BATCH_NORM_POLICIES", "Stage"]
+__all__ = ["BATCH_NORM_POLICIES", "SOLVERS", "Stage"]
 
 BATCH_NORM_POLICIES = ("frozen", "affine", "train")
+SOLVERS = ("gradient", "exact")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Stage:
     patience : int, default=5
         Where there is validation: stop after so many epochs in which neither its score nor its
         loss got better.
+    solver : {"gradient", "exact"}, default="gradient"
+        ``"exact"``: the head alone trains, and is solved as the convex problem that it is, in
+        place of all epochs.
+    penalty : float, optional
+        Of the exact head: on half the sum of its squared weights, for features of variance 1. By
+        default chosen by leaving each example out in turn.
 
     Examples
     --------
@@ -52,6 +61,8 @@ class Stage:
     batch_norm_momentum: float | None = None
     optimizer: str | Callable[[], Any] = "adam"
     patience: int = 5
+    solver: str = "gradient"
+    penalty: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rates", MappingProxyType(dict(self.learning_rates)))
@@ -59,6 +70,17 @@ class Stage:
             raise InvalidParameterError(f"stage {self.name!r}: expected a block that trains.")
         if self.batch_norm not in BATCH_NORM_POLICIES:
             raise UnknownNameError("batch_norm", self.batch_norm, BATCH_NORM_POLICIES)
+        if self.solver not in SOLVERS:
+            raise UnknownNameError("solver", self.solver, SOLVERS)
+        if self.solver == "exact" and self.trained != (HEAD,):
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected the head alone to train, which is what can be "
+                f"solved exactly. Received: {', '.join(self.trained)}. Take solver='gradient'."
+            )
+        if self.penalty is not None and not 0 <= self.penalty < math.inf:
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected a penalty of 0 or more. Received: {self.penalty!r}."
+            )
         if self.epochs < 1:
             raise InvalidParameterError(
                 f"stage {self.name!r}: expected at least one epoch. Received: {self.epochs}."

@@ -81,7 +81,9 @@ class Interrupts:
         self._notify()
 
 
-def stoppable_inference(compiled: CompiledNetwork, interrupts: Interrupts) -> Inference:
+def stoppable_inference(
+    compiled: CompiledNetwork, interrupts: Interrupts, cut: tuple[str, ...] = ()
+) -> Inference:
     """Return the inference of what trains, which a Ctrl-C stops between two batches."""
 
     class Stoppable(Inference):
@@ -89,7 +91,7 @@ def stoppable_inference(compiled: CompiledNetwork, interrupts: Interrupts) -> In
             interrupts.check()
             return super().__call__(inputs, what)
 
-    return Stoppable(compiled.network, compiled)
+    return Stoppable(compiled.network, compiled, cut)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Steering:
     inference : Inference or None
         Of the network.
     validation : Validation or None
+        Of the stage at hand, as its inference is.
     target_score, deadline : float or None
         As for `run_stages`.
     interrupts : Interrupts
@@ -172,6 +175,12 @@ class Steering:
             begun = time.monotonic() + first_batch_seconds + self.validation_seconds
             self.reason = "time budget" if begun > self.deadline else ""
         return bool(self.reason)
+
+    def attend(self, validation: Validation | None, inference: Inference | None) -> None:
+        """Take up what the next stage is validated with."""
+        if validation is not self.validation:
+            self.validation_seconds = 0.0
+        self.validation, self.inference = validation, inference
 
     def begin_stage(self) -> None:
         """Learn how long a validation takes, so that the last one ends in time."""
@@ -288,7 +297,9 @@ def make_watch(stage: Stage, steering: Steering, display: Silent) -> Any:
                 "epoch": len(steering.epochs) + 1,
                 "loss": float(logs["loss"]),
                 **{key: float(value) for key, value in logs.items() if key == METRIC},
-                "learning_rate": max(stage.learning_rates.values()),
+                "learning_rate": (
+                    math.nan if stage.solver == "exact" else max(stage.learning_rates.values())
+                ),
                 **steering.score(),
             }
             # For the callbacks of the user's, which Keras calls after this one.

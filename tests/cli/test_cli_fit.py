@@ -56,6 +56,20 @@ def test_the_table(call, folder, tmp_path):
     assert "not measured: too few pictures" in result.stdout
 
 
+def test_a_folder_for_what_is_frozen(call, folder, tmp_path):
+    arguments = ["fit", folder, "--output", tmp_path / "run", *OPTIONS[:-2], "--overwrite"]
+    for _ in range(2):
+        result = call(*arguments, "--memory", tmp_path / "kept", "--json")
+        assert result.exit_code == 0, result.stderr
+        (stage,) = json.loads(result.stdout)["stages"]
+        assert stage["frozen_part"] == "stored at readout"
+        assert stage["ended_by"] == "solved"
+    info = json.loads(call("cache", "info", tmp_path / "kept", "--json").stdout)
+    assert info["rows"] == 18
+    clf = keras_transfer.load(tmp_path / "run" / "estimator.keras_transfer")
+    assert clf.memory is None
+
+
 def test_the_default_folder_and_overwriting(call, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call("fit", folder, *OPTIONS).exit_code == 0

@@ -182,7 +182,7 @@ def test_target_score(data):
 def test_time_budget(data):
     recipe = CompositeTransfer(epochs=100_000)
     clf = make(recipe=recipe, time_budget=3).fit(*data)
-    assert [record.reason for record in clf.stages_] == ["time budget"]
+    assert [record.reason for record in clf.stages_] == ["solved", "time budget"]
     assert clf.predict(data[0]).shape == (len(data[0]),)
 
 

@@ -21,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 
 import keras_transfer
 from keras_transfer import (
+    Memory,
     ParameterTransfer,
     Readout,
     StructureTransfer,
@@ -243,8 +244,8 @@ def test_parameters_are_preserved(kind, fitted, folder):
 @KINDS
 def test_all_that_was_fitted_is_preserved(kind, fitted, folder):
     loaded = load(str(folder / f"{kind}.keras_transfer"), custom_objects={"cnn": tiny.cnn})
-    public = {n for n in vars(fitted[kind]) if n.endswith("_") and n not in ("model_", "backbone_")}
-    assert {n for n in vars(loaded) if n.endswith("_")} == {*public, "model_", "backbone_"}
+    public = {n for n in vars(fitted[kind]) if n.endswith("_") and n != "backbone_"}
+    assert {n for n in vars(loaded) if n.endswith("_")} == {*public, "backbone_"}
     assert len(public) >= 5
     for name in public:
         value, found = getattr(fitted[kind], name), getattr(loaded, name)
@@ -742,3 +743,17 @@ def test_no_saved_estimator_there_is_one_clear_error(tmp_path):
     (tmp_path / "broken.keras_transfer").write_bytes(b"PK not a zip")
     with pytest.raises(FileFormatError, match=r"broken\.keras_transfer"):
         get_backbone(str(tmp_path / "broken.keras_transfer"))
+
+
+def test_where_activations_are_kept_is_not_saved(tmp_path):
+    clf = TransferClassifier(
+        get_backbone(tiny.cnn, input_shape=PICTURES.shape[1:]),
+        "structure",
+        memory=Memory(folder=tmp_path / "activations"),
+        random_state=0,
+    ).fit(PICTURES, NAMES)
+    for memory, expected in ((clf.memory, None), (str(tmp_path / "other"), None), (False, False)):
+        clf.set_params(memory=memory).save(tmp_path / "clf.keras_transfer", overwrite=True)
+        loaded = load(tmp_path / "clf.keras_transfer", custom_objects={"cnn": tiny.cnn})
+        assert loaded.memory is expected
+        assert clf.memory is memory

@@ -14,7 +14,6 @@ from keras_transfer.training.batches import shuffled_batches
 from keras_transfer.training.compiled import Snapshot, borrow, copy_state, forward_for
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import run_stages
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 X, Y = tiny.pictures()
@@ -41,7 +40,7 @@ def make(seed=0, build=tiny.residual, **options):
 def train(model, stages=STAGES, shared=True):
     with isolated_seed(0):
         data = shuffled_batches((X, Y, np.ones(len(X), "float32")), 8, 0)
-        return run_stages(model, read_blocks(model), stages, data, shared=shared)
+        return tiny.run_stages(model, read_blocks(model), stages, data, shared=shared)
 
 
 def traces():
@@ -118,7 +117,7 @@ def test_one_forward_pass_for_all_and_no_mixing_of_weights():
             np.testing.assert_allclose(inference.on_inputs(X, 8), answer, atol=1e-6)
     assert len(compiled._pool) == 1
     (network,) = compiled._pool.values()
-    assert network._forward.experimental_get_tracing_count() == 1
+    assert network._forwards[()][0].experimental_get_tracing_count() == 1
 
 
 def test_other_structures_have_their_own():

@@ -19,7 +19,6 @@ from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.forecast import StageForecast, begins_after
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import run_stages
 from keras_transfer.training.validation import Validation
 
 X, Y = tiny.pictures()
@@ -58,7 +57,7 @@ def sample():
 def run(model, stages=STAGES, dataset=None, **options):
     with isolated_seed(0):
         dataset = batches() if dataset is None else dataset
-        return run_stages(model, read_blocks(model), stages, dataset, **options)
+        return tiny.run_stages(model, read_blocks(model), stages, dataset, **options)
 
 
 def assert_same_state(one, other):
@@ -127,7 +126,7 @@ def test_the_last_batch_of_another_size_is_compiled_before_it_is_timed():
     class Counting(Validation):
         def __call__(self, inference):
             (network,) = compiled._pool.values()
-            traced.append(network._forward.experimental_get_tracing_count())
+            traced.append(network._forwards[()][0].experimental_get_tracing_count())
             return super().__call__(inference)
 
     validation = Counting(ordered_batches((X[:20], Y[:20]), 8))

@@ -17,7 +17,6 @@ from keras_transfer import (
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.backbones.walk import leaf_layers
 from keras_transfer.training.batches import shuffled_batches
-from keras_transfer.training.run import run_stages
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 
@@ -64,7 +63,7 @@ def test_every_weight_does_what_its_stage_says(recipe, kind, policy):
 
     for stage in recipe.stages(blocks, len(X), batch_size=8):
         before = {w.path: w.numpy() for w in model.weights}
-        (record,) = run_stages(model, blocks, [stage], dataset).records
+        (record,) = tiny.run_stages(model, blocks, [stage], dataset).records
         moved = {w.path for w in model.weights if not np.array_equal(before[w.path], w.numpy())}
 
         expected = set()
@@ -101,10 +100,10 @@ def test_mobilenet_keeps_its_statistics(policy):
     # Statistics of a real batch: with 0 and 1 random weights shrink what passes them until the
     # gradients of 52 layers are too small to move a gamma of 1 in float32.
     settled = {"batch_norm": "train", "batch_norm_momentum": 0.0}
-    run_stages(model, blocks, [dataclasses.replace(stage, **settled)], dataset)
+    tiny.run_stages(model, blocks, [dataclasses.replace(stage, **settled)], dataset)
     statistics, affine = batch_norm_weights(model, [n for b in blocks for n in b.layers])
     before = [w.numpy() for w in statistics], [w.numpy() for w in affine]
-    run_stages(model, blocks, [stage], dataset)
+    tiny.run_stages(model, blocks, [stage], dataset)
     still = [np.array_equal(b, w.numpy()) for b, w in zip(before[0], statistics, strict=True)]
     moved = [not np.array_equal(b, w.numpy()) for b, w in zip(before[1], affine, strict=True)]
     assert len(statistics) == 2 * 52

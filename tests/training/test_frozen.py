@@ -41,7 +41,8 @@ def test_a_cut_inside_and_what_stands_above_it_make_the_model():
         above, whole = graph.build_above(boundary.cut, boundary.below), graph.build()
     outputs = above(compute(FrozenPart(graph, boundary.cut, folded=False), X), training=False)
     np.testing.assert_allclose(outputs, whole(X, training=False), atol=1e-6)
-    assert not any(layer.name.startswith(("stem", "unit0")) for layer in above.layers)
+    below = [layer.name for layer in above.layers if layer.name.startswith(("stem", "unit0"))]
+    assert below == list(boundary.cut)  # what it reads
 
 
 @pytest.mark.parametrize(("build", "shape"), [(tiny.residual, SHAPE), (tiny.dense, (5,))])
@@ -122,3 +123,13 @@ def test_the_digest_tells_what_a_layer_of_the_users_does():
         return digest_graph(graph_of_model(model, []), ["own"], folded=True)
 
     assert digest(2.0) == digest(2.0) != digest(3.0)
+
+
+def test_the_seeds_of_dropout_are_no_part_of_what_it_computes():
+    digests = set()
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        graph = Assembly(tiny.settled(tiny.residual, SHAPE), Head("multiclass", 3), seed=seed)
+        assert any(op.__class__.__name__ == "Dropout" for op in graph.operations.values())
+        digests.add(digest_graph(graph, [graph.features], folded=True))
+    assert len(digests) == 1

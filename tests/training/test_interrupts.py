@@ -17,7 +17,6 @@ from keras_transfer.training import compiled
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import run_stages
 from keras_transfer.training.steering import Interrupts
 from keras_transfer.training.validation import Validation
 
@@ -65,7 +64,9 @@ def make(seed=0):
 def run(model, *callbacks, stages=(HEAD, BLOCKS), **options):
     with isolated_seed(0):
         data = shuffled_batches((X, Y), 8, 0)
-        return run_stages(model, read_blocks(model), stages, data, callbacks=callbacks, **options)
+        return tiny.run_stages(
+            model, read_blocks(model), stages, data, callbacks=callbacks, **options
+        )
 
 
 def scored(model, values, **options):
@@ -259,9 +260,9 @@ def test_a_forward_pass_is_kept_only_when_it_was_traced_whole(monkeypatch):
         patch.setattr(keras.Model, "__call__", lambda *_, **__: press())
         with pytest.raises(KeyboardInterrupt):
             network.forward(network.network, X[:2])
-    assert network._forward is None
+    assert not network._forwards
     network.forward(network.network, X[:2])
-    assert network._forward is not None
+    assert network._forwards
 
 
 # === The second Ctrl-C ===

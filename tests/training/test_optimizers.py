@@ -20,7 +20,6 @@ from keras_transfer.training.optimizers import (
     build_optimizer,
     check_optimizer,
 )
-from keras_transfer.training.run import run_stages
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 
@@ -42,7 +41,7 @@ def test_each_block_moves_at_its_rate(model):
     rates = {"conv1": 1e-4, "conv2": 1e-3, "head": 1e-2}
     before = {w.path: w.numpy() for w in model.weights}
     stage = Stage("s", rates, epochs=1, batch_norm="affine")
-    (record,) = run_stages(model, blocks, [stage], batches().take(1)).records
+    (record,) = tiny.run_stages(model, blocks, [stage], batches().take(1)).records
     for block in blocks:
         for name in block.layers:
             for w in model.get_layer(name).weights:
@@ -56,7 +55,7 @@ def test_each_block_moves_at_its_rate(model):
 def test_every_name_trains(model, name):
     before = model.get_layer("head.logits").get_weights()[0]
     stage = Stage("s", {"head": 1e-2}, epochs=1, optimizer=name)
-    run_stages(model, read_blocks(model), [stage], batches())
+    tiny.run_stages(model, read_blocks(model), [stage], batches())
     assert not np.array_equal(before, model.get_layer("head.logits").get_weights()[0])
 
 

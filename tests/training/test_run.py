@@ -14,7 +14,6 @@ from keras_transfer.errors import DivergedError, FreezeError
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import run_stages
 from keras_transfer.training.validation import Validation
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
@@ -37,7 +36,7 @@ def run(model, stages, X=None, y=None, **options):
     if X is None:
         X, y = data()
     with isolated_seed(0):
-        return run_stages(
+        return tiny.run_stages(
             model, read_blocks(model), stages, shuffled_batches((X, y), 8, 0), **options
         )
 
@@ -235,5 +234,5 @@ def test_takes_example_weights(model):
     weights = np.repeat([1.0, 0.0], len(y)).astype("float32")
     dataset = tf.data.Dataset.from_tensor_slices((X, wrong, weights)).batch(len(X))
     stage = Stage("head", {"conv2": 1e-2, "head": 1e-2}, epochs=60)
-    run_stages(model, read_blocks(model), [stage], dataset)
+    tiny.run_stages(model, read_blocks(model), [stage], dataset)
     assert np.mean(Inference(model).on_inputs(X[: len(y)], 8).argmax(axis=1) == y) > 0.9
