@@ -195,6 +195,16 @@ def penalties_ours(options):
     return fit_ours(GridSearchCV(structure(), grid, cv=FOLDS, refit=False))
 
 
+def exact_ours_again(options):
+    """The second fit in a process, on pictures that it has not seen: as predict's second call."""
+    X, y = data()
+    structure().fit(X, y)
+    X = X[:, ::-1].copy()
+    began = time.monotonic()
+    structure().fit(X, y)
+    return time.monotonic() - began
+
+
 def head_from_folder(options):
     return fit_ours(structure(epochs=EPOCHS, learning_rate=1e-3).set_params(memory=options.folder))
 
@@ -266,7 +276,8 @@ def step_ours(options):
         clock.append(Clock())
         return clock[-1]
 
-    recipe = ParameterTransfer(epochs=2 if QUICK else 5, batch_norm="affine")
+    # As the guide's code does, once its base model may train (Keras 3.15).
+    recipe = ParameterTransfer(epochs=2 if QUICK else 5, batch_norm="train")
     recipe.classifier(backbone(), validation=None, callbacks=[make], random_state=0).fit(X, y)
     return clock[-1].pace()
 
@@ -341,6 +352,7 @@ ROWS = {
     "frozen pass against predict's second call": ("second_predict", "frozen_pass", 1.3),
     "the same, EfficientNetLite0 at 224 px": ("second_predict_lite0", "frozen_pass_lite0", 1.3),
     "predict's second call against a whole exact fit": ("second_predict", "exact_ours", 1 / 1.3),
+    "the same, the second fit, on new pictures": ("second_predict", "exact_ours_again", 1 / 1.3),
     "a step where nothing is frozen": ("step_by_hand", "step_ours", 1 / 1.03),
 }
 

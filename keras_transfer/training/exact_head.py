@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_transfer.errors import DataError, InvalidParameterError, warn
+from keras_transfer.errors import DataError, InvalidParameterError
+from keras_transfer.training.directions import LARGEST, Directions
+from keras_transfer.training.newton import (
+    MAX_ITERATIONS,
+    Losses,
+    Solution,
+    minimise,
+    warn_unfinished,
+)
 
 __all__ = ["HeadSolution", "solve_head"]
-
-# === Limits ===
-
-# Beyond, the decomposition would take longer than it saves: a subset of rows tells the penalty.
-_LARGEST = 3000
-# Decompositions that are kept: a search over penalties asks for one again, fold by fold.
-_KEPT, _KEPT_BYTES = 6, 1 << 28
-# The loss is solved to so much of itself, or of one unit where it is less.
-_GAP = 1e-8
-_MAX_ITERATIONS = 100
-# Steps of conjugate gradients for one of Newton's, and how far they bring its squared error down.
-_MAX_INNER, _ROUGHLY = 200, 1e-2
-
-# === The path of penalties ===
 
 # Penalties of the ridge that are tried, in units of the features' mean variance along a direction.
 _PATH = np.geomspace(1e-4, 1e4, 17)
@@ -134,13 +124,13 @@ def solve_head(
     rows = np.flatnonzero(weights)
     if len(rows) < len(weights):  # as if they were not there
         features, targets, weights = features[rows], targets[rows], weights[rows]
-    if penalty is None and len(features) > _LARGEST:
+    if penalty is None and len(features) > LARGEST:
         # Drawn by a fixed seed: the same data get the same penalty. It does not grow with their
         # number: it says how large weights are to be expected.
-        few = np.sort(np.random.default_rng(0).permutation(len(features))[:_LARGEST])
-        chosen = _Basis.of(features[few], weights[few])
+        few = np.sort(np.random.default_rng(0).permutation(len(features))[:LARGEST])
+        chosen = Directions.of(features[few], weights[few])
         penalty = _choose_penalty(chosen, _codes(task, targets[few], n_outputs), task)
-    basis = _Basis.of(features, weights)
+    basis = Directions.of(features, weights)
     if penalty is None:
         penalty = _choose_penalty(basis, _codes(task, targets, n_outputs), task)
     solve = {"multiclass": _solve_classes, "multilabel": _solve_labels, "regression": _solve_ridge}
@@ -197,92 +187,6 @@ def _check(
     return features, targets, weights
 
 
-# === The features' own directions ===
-
-
-class _Basis:
-    """Standardised features in coordinates along their own directions.
-
-    Attributes
-    ----------
-    mean : numpy.ndarray of shape (n_features,)
-    weights : numpy.ndarray of shape (n,)
-    rows : numpy.ndarray of shape (n, rank)
-        Coordinates of each example, float64; their weighted mean is 0.
-    variances : numpy.ndarray of shape (rank,)
-        The weighted sum of squares along each direction: ``rows.T @ (weights * rows)`` is diagonal,
-        but where there are too many of both to decompose.
-    is_decomposed : bool
-        Whether that is so.
-    """
-
-    def __init__(self, features: np.ndarray, weights: np.ndarray):
-        standard = features.astype(np.float64)
-        self.weights = weights
-        total = weights.sum()
-        self.mean = weights @ standard / total
-        standard -= self.mean
-        variance = weights @ np.square(standard) / total
-        # What differs by rounding alone is constant: scikit-learn's own bound.
-        bound = len(features) * np.finfo(np.float64).eps
-        constant = variance <= bound * variance + np.square(bound * self.mean)
-        self._scale = np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
-        standard /= self._scale
-        root = np.sqrt(weights)[:, np.newaxis]
-        n, d = standard.shape
-        self.is_decomposed = min(n, d) <= _LARGEST
-        if not self.is_decomposed:
-            self.rows = standard
-            self._turn: np.ndarray | None = None
-            self.variances = (root[:, 0] ** 2) @ np.square(standard)
-            return
-        if n <= d:
-            weighted = standard * root
-            values, vectors = np.linalg.eigh(weighted @ weighted.T)
-            kept = values > values[-1] * 1e-13 if values[-1] > 0 else np.zeros(n, bool)
-            self.variances, vectors = values[kept], vectors[:, kept]
-            lengths = np.sqrt(self.variances)
-            self.rows = vectors * lengths / root
-            self._turn = weighted.T @ (vectors / lengths)
-        else:
-            weighted = standard * root
-            values, vectors = np.linalg.eigh(weighted.T @ weighted)
-            kept = values > values[-1] * 1e-13 if values[-1] > 0 else np.zeros(d, bool)
-            self.variances, self._turn = values[kept], vectors[:, kept]
-            self.rows = standard @ self._turn
-
-    @classmethod
-    def of(cls, features: np.ndarray, weights: np.ndarray) -> _Basis:
-        """Return the basis of features, made once."""
-        digest = hashlib.blake2b(np.ascontiguousarray(features).data, digest_size=20)
-        digest.update(f"{features.shape} {features.dtype}".encode())
-        digest.update(np.ascontiguousarray(weights).data)
-        key = digest.digest()
-        with _lock:
-            if key in _bases:
-                _bases.move_to_end(key)
-                return _bases[key]
-        basis = cls(features, weights)
-        with _lock:
-            _bases[key] = basis
-            while len(_bases) > _KEPT or sum(map(_Basis.size, _bases.values())) > _KEPT_BYTES:
-                _bases.popitem(last=False)
-        return basis
-
-    def size(self) -> int:
-        """Return how many bytes it takes to keep."""
-        return self.rows.nbytes + (0 if self._turn is None else self._turn.nbytes)
-
-    def unfold(self, inner: np.ndarray) -> np.ndarray:
-        """Turn weights of the coordinates into a kernel for features as they are."""
-        kernel = inner if self._turn is None else self._turn @ inner
-        return kernel / self._scale[:, np.newaxis]
-
-
-_bases: OrderedDict[bytes, _Basis] = OrderedDict()
-_lock = threading.Lock()
-
-
 # === The penalty ===
 
 
@@ -291,7 +195,7 @@ def _codes(task: str, targets: np.ndarray, n_outputs: int) -> np.ndarray:
     return np.eye(n_outputs)[targets] if task == "multiclass" else targets
 
 
-def _choose_penalty(basis: _Basis, codes: np.ndarray, task: str) -> float:
+def _choose_penalty(basis: Directions, codes: np.ndarray, task: str) -> float:
     """Choose the penalty under which each example, left out, is foretold best by a ridge."""
     weights = basis.weights
     total = weights.sum()
@@ -349,15 +253,10 @@ def _log_loss(
 
 # === The solutions, in the coordinates ===
 
-# Kernel and bias for the coordinates, the mean loss, and how many iterations it took.
-_Solution = tuple[np.ndarray, np.ndarray, float, int]
-# The loss, its gradient by the logits, the product of its Hessian there with a change of the
-# logits, and the diagonal of that Hessian.
-_Losses = tuple[float, np.ndarray, Callable[[np.ndarray], np.ndarray], np.ndarray]
-_Loss = Callable[[np.ndarray], _Losses]
 
-
-def _solve_ridge(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: float) -> _Solution:
+def _solve_ridge(
+    basis: Directions, targets: np.ndarray, n_outputs: int, penalty: float
+) -> Solution:
     weights = basis.weights
     mean = weights @ targets / weights.sum()
     pulled = basis.rows.T @ (weights[:, np.newaxis] * (targets - mean))
@@ -376,7 +275,9 @@ def _solve_ridge(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: fl
     )
 
 
-def _solve_large_ridge(basis: _Basis, pulled: np.ndarray, penalty: float) -> tuple[np.ndarray, int]:
+def _solve_large_ridge(
+    basis: Directions, pulled: np.ndarray, penalty: float
+) -> tuple[np.ndarray, int]:
     """Solve the normal equations without decomposing them, by conjugate gradients."""
     from scipy.sparse.linalg import LinearOperator, cg
 
@@ -392,15 +293,17 @@ def _solve_large_ridge(basis: _Basis, pulled: np.ndarray, penalty: float) -> tup
 
     for column in pulled.T:
         solved, problem = cg(
-            product, column, rtol=1e-10, maxiter=20 * _MAX_ITERATIONS, M=scale, callback=count
+            product, column, rtol=1e-10, maxiter=20 * MAX_ITERATIONS, M=scale, callback=count
         )
         if problem:
-            _warn_unfinished(penalty, "the residual of a column is above 1e-10 of it")
+            warn_unfinished(penalty, "the residual of a column is above 1e-10 of it")
         columns.append(solved)
     return np.stack(columns, axis=1), iterations
 
 
-def _solve_classes(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: float) -> _Solution:
+def _solve_classes(
+    basis: Directions, targets: np.ndarray, n_outputs: int, penalty: float
+) -> Solution:
     present = np.unique(targets)
     kernel = np.zeros((basis.rows.shape[1], n_outputs))
     bias = np.full(n_outputs, -_NEVER)
@@ -417,7 +320,7 @@ def _solve_classes(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: 
     else:
         weights, rows = basis.weights, np.arange(len(places))
 
-        def loss_of(logits: np.ndarray) -> _Losses:
+        def loss_of(logits: np.ndarray) -> Losses:
             logits = logits - logits.max(axis=1, keepdims=True)
             likelihood = np.exp(logits)
             sums = likelihood.sum(axis=1, keepdims=True)
@@ -435,13 +338,15 @@ def _solve_classes(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: 
             return loss, slope * weights[:, np.newaxis], curve, spread * weights[:, np.newaxis]
 
         share = np.bincount(places, weights) / weights.sum()
-        inner, offset, loss, iterations = _minimise(basis, loss_of, np.log(share), penalty)
+        inner, offset, loss, iterations = minimise(basis, loss_of, np.log(share), penalty)
         offset = offset - offset.mean()
     kernel[:, present], bias[present] = inner, offset
     return kernel, bias, loss, iterations
 
 
-def _solve_labels(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: float) -> _Solution:
+def _solve_labels(
+    basis: Directions, targets: np.ndarray, n_outputs: int, penalty: float
+) -> Solution:
     weights = basis.weights
     total = weights.sum()
     share = weights @ targets / total
@@ -454,7 +359,7 @@ def _solve_labels(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: f
     if len(varying):
         signs = 2 * targets[:, varying] - 1
 
-        def loss_of(logits: np.ndarray) -> _Losses:
+        def loss_of(logits: np.ndarray) -> Losses:
             margins = signs * logits
             losses = np.logaddexp(0, -margins)
             wrong = np.exp(-margins - losses)  # the probability of the other answer
@@ -468,94 +373,8 @@ def _solve_labels(basis: _Basis, targets: np.ndarray, n_outputs: int, penalty: f
             )
 
         start = np.log(share[varying] / (1 - share[varying]))
-        inner, offset, _, iterations = _minimise(basis, loss_of, start, penalty)
+        inner, offset, _, iterations = minimise(basis, loss_of, start, penalty)
         kernel[:, varying], bias[varying] = inner, offset
     margins = (2 * targets - 1) * (basis.rows @ kernel + bias)
     losses = np.logaddexp(0, -margins).mean(axis=1)
     return kernel, bias, float(np.average(losses, weights=weights)), iterations
-
-
-def _minimise(basis: _Basis, loss_of: _Loss, start: np.ndarray, penalty: float) -> _Solution:
-    """Minimise a convex loss of the logits plus the penalty, by Newton's method.
-
-    Each step is solved by conjugate gradients, preconditioned with the Hessian's own diagonal,
-    which in the coordinates along the features' directions is most of it.
-    """
-    rows, total = basis.rows, basis.weights.sum()
-    # With a penalty of 0 the answers of separable classes grow without end: they stop here.
-    least = max(penalty, 1e-9 * total)
-    inner, offset = np.zeros((rows.shape[1], len(start))), start.astype(np.float64)
-    logits = np.broadcast_to(offset, (len(rows), len(start)))
-    loss, slope, curve, diagonal = loss_of(logits)
-    for iteration in range(_MAX_ITERATIONS):
-        by_inner = rows.T @ slope + least * inner
-        by_offset = slope.sum(axis=0)
-        whole = loss + least / 2 * float(np.square(inner).sum())
-        scale = _squared(rows, diagonal) + least, diagonal.sum(axis=0) + 1e-9 * total
-        size = (np.square(by_inner) / least).sum() + (np.square(by_offset) / scale[1]).sum()
-        # A loss whose curvature is at least the penalty is no more than half this above its least.
-        if size <= 2 * _GAP * max(whole, 1e-3 * total):
-            return inner, offset, loss / total, iteration
-        step = _newton_step(rows, curve, scale, (by_inner, by_offset), least)
-        moved = rows @ step[0] + step[1]
-        expected = float((step[0] * by_inner).sum() + step[1] @ by_offset)
-        length = 1.0
-        while length > 1e-8:
-            trial = inner + length * step[0]
-            found = loss_of(logits + length * moved)
-            risen = found[0] + least / 2 * float(np.square(trial).sum()) - whole
-            if risen <= 1e-4 * length * expected + 1e-14 * whole:
-                break
-            length /= 2
-        else:  # rounding alone is left
-            return inner, offset, loss / total, iteration
-        inner, offset, logits = trial, offset + length * step[1], logits + length * moved
-        loss, slope, curve, diagonal = found
-    _warn_unfinished(penalty, f"the loss may be {size / 2 / whole:.1e} of itself above its least")
-    return inner, offset, loss / total, _MAX_ITERATIONS
-
-
-def _newton_step(
-    rows: np.ndarray,
-    curve: Callable[[np.ndarray], np.ndarray],
-    scale: tuple[np.ndarray, np.ndarray],
-    gradient: tuple[np.ndarray, np.ndarray],
-    penalty: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Solve the Newton equations roughly, by preconditioned conjugate gradients."""
-    inner, offset = np.zeros_like(gradient[0]), np.zeros_like(gradient[1])
-    left = [-gradient[0], -gradient[1]]
-    ready = [left[0] / scale[0], left[1] / scale[1]]
-    along = [ready[0].copy(), ready[1].copy()]
-    size = first = float((left[0] * ready[0]).sum() + left[1] @ ready[1])
-    for _ in range(_MAX_INNER):
-        bent = curve(rows @ along[0] + along[1])
-        product = rows.T @ bent + penalty * along[0], bent.sum(axis=0)
-        length = float((along[0] * product[0]).sum() + along[1] @ product[1])
-        if length <= 0:  # the direction in which all classes' answers rise alike
-            break
-        length = size / length
-        inner += length * along[0]
-        offset += length * along[1]
-        left[0] -= length * product[0]
-        left[1] -= length * product[1]
-        ready = [left[0] / scale[0], left[1] / scale[1]]
-        before, size = size, float((left[0] * ready[0]).sum() + left[1] @ ready[1])
-        if size <= _ROUGHLY * first:
-            break
-        along = [ready[0] + size / before * along[0], ready[1] + size / before * along[1]]
-    return inner, offset
-
-
-def _warn_unfinished(penalty: float, problem: str) -> None:
-    warn(
-        f"head: expected to be solved in {_MAX_ITERATIONS} iterations. It was not, with a penalty "
-        f"of {penalty:g}: {problem}. Set head_penalty higher, or head_solver='gradient'."
-    )
-
-
-def _squared(rows: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
-    """Return ``np.square(rows).T @ diagonal``, without another array of the size of the rows."""
-    starts = range(0, len(rows), 4096)
-    parts = (np.square(rows[i : i + 4096]).T @ diagonal[i : i + 4096] for i in starts)
-    return np.sum(list(parts), axis=0)

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from keras_transfer.errors import KerasTransferWarning
-from keras_transfer.training import exact_head
+from keras_transfer.training import directions, exact_head, newton
 from keras_transfer.training.exact_head import solve_head
 
 # More features than examples, and fewer.
@@ -18,7 +18,7 @@ sizes = pytest.mark.parametrize(("n", "d"), SIZES.values(), ids=SIZES)
 
 @pytest.fixture(autouse=True)
 def no_memo():
-    exact_head._bases.clear()
+    directions._bases.clear()
 
 
 def data(n, d, k, seed=0):
@@ -219,26 +219,16 @@ def test_the_memo_changes_no_bits_and_tells_its_data():
     options = {"n_outputs": 3, "penalty": 1.0}
     first = solve_head(X, y, "multiclass", weights=weights, **options)
     again = solve_head(X, y, "multiclass", weights=weights, **options)
-    assert len(exact_head._bases) == 1
+    assert len(directions._bases) == 1
     np.testing.assert_array_equal(first.kernel, again.kernel)
     other = X.copy()
     other[0, 0] *= 3
     for changed in ({"features": other, "weights": weights}, {"features": X, "weights": y + 1.0}):
         found = solve_head(targets=y, task="multiclass", **changed, **options)
         assert not np.array_equal(found.kernel, first.kernel)
-        exact_head._bases.clear()
+        directions._bases.clear()
         fresh = solve_head(targets=y, task="multiclass", **changed, **options)
         np.testing.assert_array_equal(found.kernel, fresh.kernel)
-
-
-def test_it_is_bounded(monkeypatch):
-    monkeypatch.setattr(exact_head, "_KEPT_BYTES", 10_000)
-    for seed in range(9):
-        X, y, _ = data(20, 4, 2, seed)
-        solve_head(X, y, "multiclass", n_outputs=2, penalty=1.0)
-    sizes = [basis.size() for basis in exact_head._bases.values()]
-    assert 0 < sum(sizes) <= 10_000
-    assert len(sizes) <= exact_head._KEPT
 
 
 def test_the_order_of_examples_does_not_matter():
@@ -256,10 +246,11 @@ def test_what_is_too_large_is_not_decomposed(task, monkeypatch):
     targets = y if task == "multiclass" else np.eye(3)[y]
     options = {"n_outputs": 3, "weights": weights, "penalty": 5.0}
     whole = solve_head(X, targets, task, **options)
-    monkeypatch.setattr(exact_head, "_LARGEST", 30)
-    exact_head._bases.clear()
+    for module in (exact_head, directions):
+        monkeypatch.setattr(module, "LARGEST", 30)
+    directions._bases.clear()
     large = solve_head(X, targets, task, **options)
-    assert not next(iter(exact_head._bases.values())).is_decomposed
+    assert not next(iter(directions._bases.values())).is_decomposed
     scores = [X @ head.kernel + head.bias for head in (large, whole)]
     np.testing.assert_allclose(*scores, rtol=1e-3, atol=5e-3)
     # The penalty is chosen by a part of the rows.
@@ -275,7 +266,7 @@ def test_no_penalty_of_separable_classes_ends(monkeypatch):
 
 
 def test_what_does_not_converge_is_said_once(monkeypatch):
-    monkeypatch.setattr(exact_head, "_MAX_ITERATIONS", 1)
+    monkeypatch.setattr(newton, "MAX_ITERATIONS", 1)
     X, y, _ = data(40, 12, 3)
     with pytest.warns(KerasTransferWarning, match=r"in 1 iterations.*head_penalty") as seen:
         solve_head(X, y, "multiclass", n_outputs=3, penalty=1e-3)
