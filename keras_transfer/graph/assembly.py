@@ -65,6 +65,11 @@ class Assembly(Graph):
         kept = [leaf for leaf in leaves if blocks.index(leaf.block) <= deepest]
         taps = {block: tap(leaves, block).name for block in readout.blocks}
         self._leaves = {leaf.name: leaf for leaf in kept}
+        for leaf in kept:
+            # What cannot be built anew is to be known of before anything trains.
+            is_kerass = type(leaf.operation).__module__.startswith("keras.")
+            if not is_kerass or isinstance(leaf.operation, keras.layers.Lambda):
+                _copy(leaf)
 
         # === Preprocessing ===
         parts = []

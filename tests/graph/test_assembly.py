@@ -158,3 +158,26 @@ def test_without_a_seed_each_build_draws_a_head():
     graph = Assembly(tiny.settled(tiny.residual, SHAPE), Head("multiclass", 3))
     kernels = [graph.build().get_layer(LOGITS).kernel.numpy() for _ in range(2)]
     assert not np.array_equal(*kernels)
+
+
+class NoConfig(keras.layers.Layer):
+    """Cannot be built anew: its argument is not in its configuration."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def call(self, inputs):
+        return inputs * self.by
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: NoConfig(2.0), lambda: keras.layers.Lambda(lambda x: 2 * x)], ids=["own", "λ"]
+)
+def test_what_cannot_be_built_anew_is_known_before_anything_trains(make):
+    def backbone(input_shape):
+        inputs = keras.Input(input_shape)
+        return keras.Model(inputs, keras.layers.Conv2D(4, 3)(make()(inputs)))
+
+    with pytest.raises(TypeError, match="expected layers that Keras can build anew"):
+        Assembly(get_backbone(backbone), Head("multiclass", 3), input_shape=(16, 16, 3))
