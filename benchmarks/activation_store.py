@@ -54,10 +54,10 @@ BATCH = 32
 
 
 def data(n=N, size=SIZE):
-    """Return distinct pictures, and their classes."""
+    """Return distinct pictures of all classes, and their classes."""
     loaded = load_openmoji(image_size=size)
-    rows = np.arange(n) % len(loaded.target)
     rng = np.random.default_rng(0)
+    rows = np.resize(rng.permutation(len(loaded.target)), n)
     noise = rng.integers(-8, 9, (n, size, size, 3), dtype=np.int16)
     pictures = np.clip(loaded.images[rows].astype(np.int16) + noise, 0, 255).astype(np.uint8)
     return pictures, loaded.target[rows]

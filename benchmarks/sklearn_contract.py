@@ -612,7 +612,7 @@ def regression_outputs(peer):
     """Regression with two outputs"""
     X = np.random.default_rng(0).normal(size=(60, 5))
     y = np.stack([X[:, 0], X[:, 1] - X[:, 2]], axis=1)
-    estimator = peer.regressor(epochs=10).fit(X, y)
+    estimator = peer.regressor(epochs=25).fit(X, y)
     expect(estimator.predict(X).shape == y.shape, f"shape {estimator.predict(X).shape}")
     expect_score(estimator, X, y, 0.7)
 
