@@ -92,10 +92,9 @@ class Recipe(BaseEstimator, abc.ABC):
     head_solver : {"auto", "exact", "gradient"}, default="auto"
         How a stage trains in which the head is alone. ``"exact"``: solved as the convex problem
         that it is, in a fraction of a second (`solve_head`). ``"gradient"``: in epochs. ``"auto"``:
-        exact with head_penalty, and
-        unless another setting speaks of epochs of the head: head_learning_rate, dropout,
-        optimizer, augmentation without n_views; epochs or learning_rate, where no other stage
-        follows.
+        exact with head_penalty, and unless another setting speaks of epochs of the head:
+        head_learning_rate, dropout, optimizer, augmentation without n_views; epochs or
+        learning_rate, where no other stage follows.
     head_penalty : float, optional
         Of the exact head, on its squared weights: 1 / C of scikit-learn's ``LogisticRegression`` on
         features of variance 1, alpha of its ``Ridge``. By default chosen by leaving each example
