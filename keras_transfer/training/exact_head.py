@@ -17,7 +17,7 @@ from keras_transfer.training.newton import (
     warn_unfinished,
 )
 
-__all__ = ["HeadSolution", "solve_head"]
+__all__ = ["HeadSolution", "leave_one_out_loss", "solve_head"]
 
 # Penalties of the ridge that are tried, in units of the features' mean variance along a direction.
 _PATH = np.geomspace(1e-4, 1e4, 17)
@@ -27,6 +27,10 @@ _TEMPERATURES = np.geomspace(0.02, 4, 24)
 # and digits that are in no benchmark, wine and cancer, this was best: 0.004 of accuracy below the
 # penalty that is best on the test data.
 _CURVATURE = 0.1
+# And at least so much, in the same units as the path: classes that few examples part are parted by
+# any ridge, under which a logistic head has no bounds. On these sets it costs no accuracy (0.000 to
+# 0.001), and takes 0.1 to 0.6 off the log-loss at 5 to 20 labels a class.
+_LEAST = 0.1
 # What stands for the logit of what never occurs.
 _NEVER = 50.0
 
@@ -129,10 +133,10 @@ def solve_head(
         # number: it says how large weights are to be expected.
         few = np.sort(np.random.default_rng(0).permutation(len(features))[:LARGEST])
         chosen = Directions.of(features[few], weights[few])
-        penalty = _choose_penalty(chosen, _codes(task, targets[few], n_outputs), task)
+        penalty, _ = _leave_out(chosen, _codes(task, targets[few], n_outputs), task)
     basis = Directions.of(features, weights)
     if penalty is None:
-        penalty = _choose_penalty(basis, _codes(task, targets, n_outputs), task)
+        penalty, _ = _leave_out(basis, _codes(task, targets, n_outputs), task)
     solve = {"multiclass": _solve_classes, "multilabel": _solve_labels, "regression": _solve_ridge}
     inner, bias, loss, iterations = solve[task](basis, targets, n_outputs, float(penalty))
     kernel = basis.unfold(inner)
@@ -190,17 +194,45 @@ def _check(
 # === The penalty ===
 
 
+def leave_one_out_loss(
+    features: Any, targets: Any, task: str, *, n_outputs: int, weights: Any = None
+) -> float:
+    """Say how well a ridge on these features foretells each example from the others.
+
+    A hundred times as fast as solving a head for each fold, and nearly as good at telling which
+    features are better.
+
+    Parameters
+    ----------
+    features, targets, task, n_outputs, weights
+        As for `solve_head`.
+
+    Returns
+    -------
+    float
+        At the best penalty and temperature, the mean over the examples: in nats; of numbers the
+        squared error. Infinite where there is nothing to tell by.
+    """
+    features, targets, weights = _check(features, targets, task, n_outputs, weights, None)
+    rows = np.flatnonzero(weights)
+    basis = Directions(features[rows], weights[rows])
+    return float(_leave_out(basis, _codes(task, targets[rows], n_outputs), task)[1])
+
+
 def _codes(task: str, targets: np.ndarray, n_outputs: int) -> np.ndarray:
     """Return what a ridge foretells: one column for each class, label or number."""
     return np.eye(n_outputs)[targets] if task == "multiclass" else targets
 
 
-def _choose_penalty(basis: Directions, codes: np.ndarray, task: str) -> float:
-    """Choose the penalty under which each example, left out, is foretold best by a ridge."""
+def _leave_out(basis: Directions, codes: np.ndarray, task: str) -> tuple[float, float]:
+    """Choose the penalty under which each example, left out, is foretold best by a ridge.
+
+    Returns it, and the mean loss of what is foretold; infinite where nothing is.
+    """
     weights = basis.weights
     total = weights.sum()
     if not basis.is_decomposed or not len(basis.variances):
-        return 1.0
+        return 1.0, np.inf
     root = np.sqrt(weights)[:, np.newaxis]
     directions = basis.rows * root / np.sqrt(basis.variances)  # orthonormal
     centred = (codes - weights @ codes / total) * root
@@ -223,7 +255,9 @@ def _choose_penalty(basis: Directions, codes: np.ndarray, task: str) -> float:
             loss, place = _log_loss(codes - errors, codes, weights, task, place)
         if loss < best * (1 - 1e-6):
             best, chosen = loss, penalty
-    return float(chosen if task == "regression" else chosen * _CURVATURE)
+    if task != "regression":
+        chosen = max(chosen, _LEAST * unit) * _CURVATURE
+    return float(chosen), best / total
 
 
 def _log_loss(

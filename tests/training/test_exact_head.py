@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from keras_transfer.errors import KerasTransferWarning
 from keras_transfer.training import directions, exact_head, newton
-from keras_transfer.training.exact_head import solve_head
+from keras_transfer.training.exact_head import leave_one_out_loss, solve_head
 
 # More features than examples, and fewer.
 SIZES = {"wide": (40, 90), "tall": (120, 12)}
@@ -297,3 +297,31 @@ BAD = {
 def test_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
         solve_head(**(GOOD | changes))
+
+
+def test_classes_that_few_examples_part_leave_a_penalty():
+    # Any ridge parts them, and foretells each from the others; without bounds the logits grow.
+    rng = np.random.default_rng(0)
+    targets = np.arange(12) % 2
+    features = rng.normal(size=(12, 50)) * 0.01 + np.where(targets, 1, -1)[:, np.newaxis]
+    head = solve_head(features, targets, "multiclass", n_outputs=2)
+    assert head.penalty == pytest.approx(0.1 * 0.1 * 50)
+    numbers = solve_head(features, 1.0 * targets[:, np.newaxis], "regression", n_outputs=1)
+    assert numbers.penalty < 0.1 * 50
+
+
+def test_leaving_one_out_tells_which_features_are_better():
+    rng = np.random.default_rng(0)
+    targets = np.arange(60) % 3
+    good = rng.normal(size=(60, 40)) + 2 * np.eye(3, 40)[targets]
+    losses = {}
+    for name, features in {"good": good, "noise": rng.normal(size=(60, 40))}.items():
+        losses[name] = leave_one_out_loss(features, targets, "multiclass", n_outputs=3)
+        wrong = np.where(np.arange(60) < 30, targets, 0)
+        weights = np.where(np.arange(60) < 30, 1.0, 0.0)
+        assert leave_one_out_loss(
+            features, wrong, "multiclass", n_outputs=3, weights=weights
+        ) == pytest.approx(
+            leave_one_out_loss(features[:30], targets[:30], "multiclass", n_outputs=3)
+        )
+    assert losses["good"] < 0.7 * np.log(3) < 0.9 * np.log(3) < losses["noise"]
