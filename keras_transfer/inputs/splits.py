@@ -1,7 +1,8 @@
-"""Which examples validate: chosen so that every class is on both sides, and no group is."""
+"""Which examples validate: so that every class is on both sides, and no group is."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from keras_transfer.errors import DataError
 
-__all__ = ["FEW_GROUPS", "FEW_NUMBERS", "FEW_PER_CLASS", "has_enough", "hold_out"]
+__all__ = ["FEW_GROUPS", "FEW_NUMBERS", "FEW_PER_CLASS", "deal_folds", "has_enough", "hold_out"]
 
 # Under this many examples in the smallest class a held-out part is too small to steer by: a score
 # on six pictures moves by a sixth when one flips, which is more than what training changes.
@@ -116,3 +117,60 @@ def _hold_out_groups(
 def _both_sides(n_examples: int, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     held = np.sort(held)
     return np.setdiff1d(np.arange(n_examples), held), held
+
+
+def deal_folds(
+    targets: np.ndarray,
+    n_folds: int,
+    rng: np.random.Generator,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
+    """Deal examples to folds, each alike in its targets.
+
+    Parameters
+    ----------
+    targets : numpy.ndarray
+        As for `has_enough`. Every class is spread over as many folds as it can be; rows of labels
+        and numbers that are alike too.
+    n_folds : int
+        At least 2; fewer where there are fewer examples, or groups.
+    rng : numpy.random.Generator
+    groups : numpy.ndarray of shape (n,), optional
+        Examples of one group are in one fold.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n,)
+        The fold of each example, from 0.
+
+    Raises
+    ------
+    DataError
+        If there are no two examples or groups to part.
+    """
+    n_units = len(targets) if groups is None else len(np.unique(groups))
+    if n_units < 2:
+        what = "examples" if groups is None else "groups"
+        raise DataError(f"folds: expected at least two {what}. Received: {n_units}.")
+    n_folds = min(n_folds, n_units)
+    folds = np.zeros(len(targets), np.int64)
+    if groups is not None:
+        is_stratified = targets.ndim == 1 and np.bincount(targets).max() >= n_folds
+        splitter: Any = StratifiedGroupKFold if is_stratified else GroupKFold
+        parted = splitter(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
+        rows = np.zeros((len(targets), 0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes with fewer examples than folds
+            sides = list(parted.split(rows, targets if targets.ndim == 1 else None, groups))
+        for number, (_, held) in enumerate(sides):
+            folds[held] = number
+        return folds
+    # What is alike is dealt in turn, in no order of its own.
+    chance = rng.permutation(len(targets))
+    alike = targets if targets.ndim == 2 else targets[:, np.newaxis]
+    order = np.lexsort((chance, *alike.T[::-1]))
+    if targets.dtype == np.float64:  # numbers are hardly ever equal: the lowest of each few
+        for start in range(0, len(order), n_folds):
+            order[start : start + n_folds] = rng.permutation(order[start : start + n_folds])
+    folds[order] = np.arange(len(order)) % n_folds
+    return folds

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_transfer.errors import DataError
-from keras_transfer.inputs.splits import has_enough, hold_out
+from keras_transfer.inputs.splits import deal_folds, has_enough, hold_out
 
 
 def split(counts, fraction, seed=0):
@@ -139,3 +139,51 @@ ENOUGH = {
 def test_what_is_enough(case):
     targets, groups, expected = ENOUGH[case]
     assert has_enough(targets, groups) is expected
+
+
+# === Folds ===
+
+
+def deal(targets, n_folds=5, seed=0, **options):
+    return deal_folds(np.asarray(targets), n_folds, np.random.default_rng(seed), **options)
+
+
+def test_folds_are_alike():
+    classes = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [20, 10, 3]))
+    folds = deal(classes)
+    assert [np.bincount(folds[classes == c], minlength=5).max() for c in range(3)] == [4, 2, 1]
+    assert np.ptp(np.bincount(folds)) <= 1
+    labels = np.stack([classes == 0, classes == 1], axis=1).astype(int)
+    folds = deal(labels)
+    assert np.bincount(folds, labels[:, 0]).tolist() == [4] * 5
+    numbers = np.random.default_rng(0).normal(size=(50, 1))
+    folds = deal(numbers)
+    for low in (True, False):
+        rows = (numbers[:, 0] < np.median(numbers)) == low
+        assert np.bincount(folds[rows]).tolist() == [5] * 5
+
+
+def test_folds_are_drawn():
+    classes = np.arange(30) % 3
+    assert (deal(classes, seed=1) == deal(classes, seed=1)).all()
+    assert (deal(classes, seed=1) != deal(classes, seed=2)).any()
+    # Not the lowest numbers in the first fold, and so on.
+    numbers = np.arange(50.0)[:, np.newaxis]
+    firsts = {deal(numbers, seed=seed)[0] for seed in range(20)}
+    assert len(firsts) == 5
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "one example a class"])
+def test_folds_do_not_part_groups(kind):
+    groups = np.arange(40) % 8
+    targets = {"classes": groups % 2, "labels": np.eye(2)[groups % 2].astype(int)}
+    folds = deal(targets.get(kind, np.arange(40)), groups=groups)
+    assert all(len(set(folds[groups == group])) == 1 for group in range(8))
+    assert set(folds) == set(range(5))
+
+
+def test_no_more_folds_than_examples_or_groups():
+    assert sorted(deal([0, 1, 0])) == [0, 1, 2]
+    assert set(deal([0, 1, 0, 1], groups=np.array([0, 0, 1, 1]))) == {0, 1}
+    with pytest.raises(DataError, match="at least two examples"):
+        deal([0])
