@@ -19,11 +19,13 @@ from sklearn.metrics import balanced_accuracy_score, mean_absolute_error, r2_sco
 from keras_transfer._version import __version__
 from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.registry import get_backbone
+from keras_transfer.choosing.readout_choice import AUTO
 from keras_transfer.config import ExamplesTable, RecipeFile, RunTable, SourceTable
 from keras_transfer.config_checks import RANDOM, SOURCE
 from keras_transfer.errors import InvalidParameterError, KerasTransferError, RecipeFileError
 from keras_transfer.estimators.classifier import TransferClassifier
 from keras_transfer.estimators.regressor import TransferRegressor
+from keras_transfer.graph.readout import LAST
 from keras_transfer.modes import RECIPES
 from keras_transfer.output_folder import (
     HISTORY,
@@ -141,12 +143,13 @@ def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None
             continue
         parameters = _parameters(recipe_file, run)
         size = np.broadcast_to(parameters["image_size"], 2).tolist()
+        readout = parameters.get("readout", AUTO)
         try:
             RECIPES[run.recipe](**run.settings).build(
                 get_backbone(parameters["backbone"], weights=None),
                 outputs=2,
                 input_shape=(*size, 3),
-                readout=parameters.get("readout", "last"),
+                readout=LAST if readout == AUTO else readout,
             )
         except KerasTransferError as error:
             problems.append(f"runs.{number}.settings: {error}")
@@ -205,7 +208,8 @@ def _fit_source(
         estimator = _new_estimator(
             table,
             get_backbone(shared.pop("backbone"), weights=_weights(table.weights)),
-            {key: shared[key] for key in _SOURCE_KEYS if key in shared},
+            # The whole of it: what a target task reads is chosen for that.
+            {"readout": LAST} | {key: shared[key] for key in _SOURCE_KEYS if key in shared},
             seed,
             table,
         )

@@ -176,7 +176,7 @@ def test_a_run_starts_from_what_the_source_task_left(recipe, tmp_path, monkeypat
     path = tmp_path / "recipe.toml"
     path.write_text(path.read_text() + SOURCE)
     still = "runs.1.settings.epochs=1"
-    run_recipe_file(recipe("runs.1.weights=source", still), verbose=False)
+    run_recipe_file(recipe("runs.1.weights=source", still, "estimator.readout=last"), verbose=False)
     source, probe, _ = fitted
     assert source.classes_.tolist() == ["circle", "stripes"]
     assert source.data_report_.n_train == 12

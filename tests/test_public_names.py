@@ -43,6 +43,7 @@ ROOMS = [
     "recipe",
     "modes",
     "quality",
+    "choosing",
     "estimators",
     "persistence",
     "datasets",

@@ -52,7 +52,7 @@ class _Seconds(click.ParamType):
 @click.option("--regression", is_flag=True, help="The labels are numbers.")
 @click.option("--backbone", help="Instead of the quality's; `keras-transfer backbones` lists them.")
 @click.option("--recipe", type=click.Choice(["parameter", "structure", "composite"]))
-@click.option("--readout", help="The block that the head reads.")
+@click.option("--readout", help="The block that the head reads; by default the data choose.")
 @click.option("--image-size", type=click.IntRange(min=1), metavar="PIXELS")
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many in each stage.")
 @click.option("--validation", metavar="FOLDER|CSV", help="Validation data of your own.")
@@ -157,7 +157,7 @@ def _make_estimator(
 
 def _describe(estimator: Any, seconds: float, is_interrupted: bool) -> dict[str, Any]:
     report = estimator.data_report_
-    score = estimator.validation_score_
+    score, error = estimator.validation_score_, estimator.validation_standard_error_
     return {
         "backbone": estimator.backbone_.name,
         "image_size": list(estimator._reader.size),
@@ -166,6 +166,8 @@ def _describe(estimator: Any, seconds: float, is_interrupted: bool) -> dict[str,
         "validation_pictures": report.n_validation,
         "skipped": len(report.skipped),
         "validation_score": None if math.isnan(score) else score,
+        "validation_standard_error": None if math.isnan(error) else error,
+        "readout": str(estimator.readout_),
         "epochs": estimator.n_iter_,
         "stages": [
             {
@@ -185,11 +187,18 @@ def _cells(figures: dict[str, Any]) -> list[tuple[str, str]]:
     score = figures["validation_score"]
     classes = figures["classes"]
     shown = listed(classes, 5)
+    shown_score = "not measured: too few pictures"
+    if score is not None:
+        error = figures["validation_standard_error"]
+        shown_score = f"{score:.3f}" + ("" if error is None else f" ± {error:.3f}")
+        if not figures["validation_pictures"]:
+            shown_score += " (exact heads, out of fold)"
     cells = [
         ("classes", shown),
         ("training pictures", f"{figures['training_pictures']:,}"),
         ("validation pictures", f"{figures['validation_pictures']:,}"),
-        ("validation score", "not measured: too few pictures" if score is None else f"{score:.3f}"),
+        ("validation score", shown_score),
+        ("read at", figures["readout"].partition(",")[0]),
         ("epochs", f"{figures['epochs']:,}"),
         ("seconds", f"{figures['seconds']:.1f}"),
     ]

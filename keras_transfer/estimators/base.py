@@ -44,7 +44,8 @@ class BaseTransfer(BaseEstimator):
     """Base of the estimators; its parameters are documented with each."""
 
     _constraints: Mapping[str, Constraint] = {
-        "readout": satisfying(as_readout, "'last', a block's name or a Readout"),
+        # "auto" is a name like any other until the blocks are known.
+        "readout": satisfying(as_readout, "'auto', 'last', a block's name or a Readout"),
         "modality": NONE | one_of(*MODALITIES),
         "image_size": satisfying(resolve_image_size, "a positive int, (height, width) or None"),
         "batch_size": integer(1),

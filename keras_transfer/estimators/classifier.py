@@ -10,7 +10,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from keras_transfer.choosing.calibration import find_temperature
+from keras_transfer.choosing.out_of_fold import OutOfFold
 from keras_transfer.estimators.supervised import SupervisedTransfer
+from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.labels import as_labels
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, class_or_label_targets
 from keras_transfer.inputs.weights import class_weights
@@ -29,8 +32,10 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         ``(input_shape) -> keras.Model``.
     recipe : {"parameter", "structure", "composite"} or Recipe, default="composite"
         The transfer mode; an instance where its settings are to be set or searched.
-    readout : "last", str or Readout, default="last"
-        Which block outputs the head reads, and how they are pooled.
+    readout : "auto", "last", str or Readout, default="auto"
+        Which block outputs the head reads, and how they are pooled; the blocks above are left out.
+        ``"auto"``: chosen on the training data, by how well an exact head answers for examples that
+        it has not seen; the last block where the backbone's weights are random.
     modality : {"picture", "features"}, optional
         By default the backbone's, or told by the shape of X.
     image_size : int or (int, int), optional
@@ -51,6 +56,11 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     class_weight : "balanced", dict or list of dict, optional
         Weights of the classes in training, on top of ``sample_weight``; a list has one mapping for
         each column of an indicator matrix. ``"balanced"``: in inverse proportion to their number.
+    calibration : "auto" or None, default="auto"
+        ``"auto"``: divide the logits by the one temperature under which probabilities are as sure
+        as they are right, on held-out examples, or of an exact head out of fold; it is folded into
+        the head's weights. Answers stay the same. With neither, as after fine-tuning on few labels,
+        nothing is changed.
     memory : None, False, str, path or Memory, default=None
         Where the outputs of what is frozen are kept, so that each picture passes it once, over all
         epochs, stages, folds and candidates: by default in this process, up to 8 GiB; in a folder,
@@ -74,6 +84,8 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     classes_ : numpy.ndarray of shape (n_classes,) or (n_labels, 2)
         After a fit on an indicator matrix 0 and 1 for each label.
     backbone_ : Backbone
+    readout_ : ReadoutChoice
+        Where the head reads, why, and what came next to it.
     stages_ : list of StageRecord
         What trained in each stage, and why it ended.
     history_ : dict of str to list
@@ -82,7 +94,13 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     n_iter_ : int
         Epochs over all stages.
     validation_score_ : float
-        Of the weights that were kept; NaN without validation.
+        On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
+        few to hold any out: of exact heads on the pretrained network, each solved without the
+        examples that it answers for. NaN where nothing can be told.
+    validation_standard_error_ : float
+        By how much the score would differ on other examples of the same kind.
+    temperature_ : float
+        What the logits were divided by; 1 without calibration.
     data_report_ : DataReport
         What a look at the data found: class counts, copies, labels that look wrong, files that
         were skipped. What is to be done about it was said as warnings.
@@ -111,6 +129,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         "class_weight": NONE
         | one_of("balanced")
         | instance_of((Mapping, list, tuple), "a mapping of class to weight"),
+        "calibration": NONE | one_of("auto"),
     }
 
     def __init__(
@@ -118,7 +137,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         backbone: Any = "EfficientNetLite0",
         recipe: Any = "composite",
         *,
-        readout: Any = "last",
+        readout: Any = "auto",
         modality: str | None = None,
         image_size: Any = None,
         batch_size: int = 32,
@@ -127,6 +146,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         target_score: float | None = None,
         time_budget: float | None = None,
         class_weight: Any = None,
+        calibration: str | None = "auto",
         memory: Any = None,
         on_error: str = "raise",
         callbacks: Any = None,
@@ -151,6 +171,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
             verbose=verbose,
         )
         self.class_weight = class_weight
+        self.calibration = calibration
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -164,6 +185,15 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         self, targets: Any, encoded: np.ndarray, weights: np.ndarray | None
     ) -> np.ndarray | None:
         return class_weights(self.class_weight, targets, encoded, weights)
+
+    def _temperature(
+        self, task: str, logits: np.ndarray | None, held: Examples | None, folds: OutOfFold | None
+    ) -> float:
+        if self.calibration is None:
+            return 1.0
+        if logits is not None and held is not None:
+            return find_temperature(logits[np.newaxis], held.targets, task, held.weights)[0]
+        return 1.0 if folds is None else folds.temperature
 
     @property
     def classes_(self) -> Any:

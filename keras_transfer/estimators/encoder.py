@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from keras_transfer.backbones.registry import as_backbone
-from keras_transfer.estimators.base import BaseTransfer, count_rows
+from keras_transfer.choosing.readout_choice import (
+    AUTO,
+    ReadoutChoice,
+    choose_readout,
+    given_readout,
+)
+from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.graph.blueprint import Blueprint
-from keras_transfer.graph.readout import as_readout
+from keras_transfer.graph.readout import LAST, Readout, as_readout
+from keras_transfer.inputs.examples import row_keys
+from keras_transfer.inputs.picture_files import naming_broken_files
 from keras_transfer.inputs.sources import is_source, open_unlabelled
+from keras_transfer.inputs.targets import NumberTargets, class_or_label_targets
 from keras_transfer.training.activation_store import as_memory, open_store
 from keras_transfer.training.fitted import FittedNetwork
 from keras_transfer.training.lazy_network import LazyNetwork
+from keras_transfer.training.random_state import isolated_seed
 
 __all__ = ["TransferEncoder"]
 
@@ -32,8 +44,9 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
     backbone : str, Backbone or callable, default="EfficientNetLite0"
         The pretrained model: a name (`list_backbones`), what `get_backbone` returns, or a function
         ``(input_shape) -> keras.Model``.
-    readout : "last", str or Readout, default="last"
-        Which block outputs are the features, and how they are pooled.
+    readout : "auto", "last", str or Readout, default="auto"
+        Which block outputs are the features, and how they are pooled. ``"auto"``: those from which
+        a linear model answers best, where `fit` is given y, as in a pipeline; else the last.
     modality : {"picture", "features"}, optional
         By default the backbone's, or told by the shape of X.
     image_size : int or (int, int), optional
@@ -52,6 +65,8 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
     backbone_ : Backbone
     pixel_range_ : (float, float)
         For pictures: the values that stand for black and white.
+    readout_ : ReadoutChoice
+        Where the features are read, and why.
     n_features_in_, feature_names_in_ : int, numpy.ndarray of str
         For features; the names where X was a table that has some.
 
@@ -68,13 +83,11 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
     (6, 24)
     """
 
-    _private_state = (*BaseTransfer._private_state, "_readout")
-
     def __init__(
         self,
         backbone: Any = "EfficientNetLite0",
         *,
-        readout: Any = "last",
+        readout: Any = AUTO,
         modality: str | None = None,
         image_size: Any = None,
         batch_size: int = 32,
@@ -101,8 +114,8 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         ----------
         X : array of shape (n, h, w), (n, h, w, c) or (n, n_features), or sequence of pictures
             Pictures as for `TransferClassifier.fit`, or features.
-        y : object, optional
-            Not looked at; a pipeline passes it.
+        y : array-like of shape (n,) or (n, n_outputs), optional
+            Labels, rows of 0 and 1, or numbers: what ``readout="auto"`` chooses by.
 
         Returns
         -------
@@ -123,25 +136,51 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         reader = self._read_input(X, backbone)
         columns = self._columns(X, reader)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        readout, memory = as_readout(self.readout), as_memory(self.memory)
+        memory = as_memory(self.memory)
+        blueprint = Blueprint(backbone, None, reader.shape, Readout(), seed)
+        choice, readout = None, as_readout(LAST if self.readout == AUTO else self.readout)
+        if self.readout == AUTO and y is not None and backbone.weights is not None:
+            choice = self._choose(X, y, reader, blueprint)
+            readout = choice.readout
         network = LazyNetwork(
-            Blueprint(backbone, None, reader.shape, readout, seed),
-            None if memory is None else open_store(memory),
+            replace(blueprint, readout=readout), None if memory is None else open_store(memory)
         )
-        names = [block.name for block in network.outline.blocks]
         boundary = network.boundary()
         part = None if boundary else network.build_part(boundary)
         network.release()
         self._set_fitted(
             {
                 "backbone_": backbone,
+                "readout_": choice or given_readout(readout, network),
                 "_reader": reader,
-                "_readout": readout.resolve(names, backbone.name),
                 **columns,
             },
             FittedNetwork(network, part, boundary.cut, count_rows(X)),
         )
         return self
+
+    def _choose(self, X: Any, y: Any, reader: Any, blueprint: Blueprint) -> ReadoutChoice:
+        """Choose where to read by what the features are to tell."""
+        check_lengths(X, y)
+        is_numbers = type_of_target(y).startswith("continuous")
+        targets = NumberTargets.from_data(y) if is_numbers else class_or_label_targets(y)
+        encoded = targets.encode(y)
+        if isinstance(targets, NumberTargets):
+            encoded = targets.standardise(encoded)
+        loaded = reader.load(X)
+        with isolated_seed(blueprint.seed), naming_broken_files(loaded.inputs):
+            return choose_readout(
+                blueprint,
+                loaded.inputs,
+                row_keys(loaded.inputs, loaded.digests),
+                encoded,
+                targets.task,
+                n_outputs=targets.n_outputs,
+                weights=np.ones(len(encoded)),
+                memory=as_memory(self.memory),
+                reader=repr(reader),
+                seed=blueprint.seed,
+            )
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features of X.
@@ -179,4 +218,4 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
             Such as ``"block5c_2x2_17"``.
         """
         check_is_fitted(self, "backbone_")
-        return np.array(self._readout.feature_names(self.model_), dtype=object)
+        return np.array(self.readout_.readout.feature_names(self.model_), dtype=object)

@@ -28,8 +28,10 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         ``(input_shape) -> keras.Model``.
     recipe : {"parameter", "structure", "composite"} or Recipe, default="composite"
         The transfer mode; an instance where its settings are to be set or searched.
-    readout : "last", str or Readout, default="last"
-        Which block outputs the head reads, and how they are pooled.
+    readout : "auto", "last", str or Readout, default="auto"
+        Which block outputs the head reads, and how they are pooled; the blocks above are left out.
+        ``"auto"``: chosen on the training data, by how well an exact head answers for examples that
+        it has not seen; the last block where the backbone's weights are random.
     modality : {"picture", "features"}, optional
         By default the backbone's, or told by the shape of X.
     image_size : int or (int, int), optional
@@ -66,6 +68,8 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
     model_ : keras.Model
         The trained model: plain, flat, functional, layers named ``block.layer``.
     backbone_ : Backbone
+    readout_ : ReadoutChoice
+        Where the head reads, why, and what came next to it.
     stages_ : list of StageRecord
         What trained in each stage, and why it ended.
     history_ : dict of str to list
@@ -74,7 +78,11 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
     n_iter_ : int
         Epochs over all stages.
     validation_score_ : float
-        Of the weights that were kept; NaN without validation.
+        On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
+        few to hold any out: of exact heads on the pretrained network, each solved without the
+        examples that it answers for. NaN where nothing can be told.
+    validation_standard_error_ : float
+        By how much the score would differ on other examples of the same kind.
     data_report_ : DataReport
         What a look at the data found: class counts, copies, labels that look wrong, files that
         were skipped. What is to be done about it was said as warnings.

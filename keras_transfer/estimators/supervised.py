@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import abc
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import _safe_indexing, check_random_state
 
 from keras_transfer.backbones.backbone import Backbone
+from keras_transfer.backbones.partition import LOGITS
 from keras_transfer.backbones.registry import as_backbone
+from keras_transfer.choosing.calibration import as_outputs
+from keras_transfer.choosing.out_of_fold import (
+    OutOfFold,
+    out_of_fold,
+    some_examples,
+    why_not_answer,
+)
+from keras_transfer.choosing.readout_choice import AUTO, choose_readout, given_readout
 from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError, warn
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.estimators.scoring import output_score
 from keras_transfer.graph.augmentation import as_augmentation
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.heads import Head, set_feature_units, set_units, wants_feature_units
-from keras_transfer.graph.readout import as_readout
+from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
@@ -42,7 +52,12 @@ from keras_transfer.training.progress import Silent, open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import run_stages
 from keras_transfer.training.stored_outputs import StoredOutputs
-from keras_transfer.training.validation import Validation
+from keras_transfer.training.validation import (
+    Answers,
+    Validation,
+    score_of,
+    standard_error,
+)
 
 __all__ = ["SupervisedTransfer"]
 
@@ -85,7 +100,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         backbone: Any = "EfficientNetLite0",
         recipe: Any = "composite",
         *,
-        readout: Any = "last",
+        readout: Any = AUTO,
         modality: str | None = None,
         image_size: Any = None,
         batch_size: int = 32,
@@ -151,6 +166,12 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
     ) -> np.ndarray | None:
         """Return a factor for each example; regressors have no classes."""
         return None
+
+    def _temperature(
+        self, task: str, logits: np.ndarray | None, held: Examples | None, folds: OutOfFold | None
+    ) -> float:
+        """Return what logits are to be divided by; numbers have none."""
+        return 1.0
 
     def _check_parameters(self) -> None:
         if isinstance(self.recipe, str):  # its own message lists the names
@@ -219,10 +240,11 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
 
             # One stream of random numbers: whoever draws, draws in this order.
             random_state = check_random_state(self.random_state)
-            weight_seed, split_seed, batch_seed, augmentation_seed = (
-                int(n) for n in random_state.randint(_SEED_RANGE, size=4)
+            weight_seed, split_seed, batch_seed, augmentation_seed, fold_seed = (
+                int(n) for n in random_state.randint(_SEED_RANGE, size=5)
             )
-            enough = has_enough(examples.targets, given.groups)
+            groups = given.groups
+            enough = has_enough(examples.targets, groups)
             # A few examples held out for the sake of a target score only measure.
             steers = held is not None or self.validation != "auto" or enough
             fraction = self.validation
@@ -230,8 +252,9 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 fraction = HELD_OUT if enough or self.target_score is not None else None
             if held is None and fraction is not None:
                 rng = np.random.default_rng(split_seed)
-                train, rows = hold_out(examples.targets, fraction, rng, given.groups)
+                train, rows = hold_out(examples.targets, fraction, rng, groups)
                 examples, held = examples[train], examples[rows]
+                groups = None if groups is None else groups[train]
 
             # === The model, and its training ===
             names = as_augmentation(recipe.augmentation)
@@ -239,14 +262,41 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             deadline = None if self.time_budget is None else started + self.time_budget
             inputs_read = (examples.inputs, None if held is None else held.inputs)
             with isolated_seed(weight_seed), naming_broken_files(*inputs_read):
+                trained_targets = examples.targets
+                if isinstance(targets, NumberTargets):
+                    trained_targets = targets.standardise(examples.targets)
+                weights = self._example_weights(targets, examples)
                 head = Head(targets.task, targets.n_outputs, recipe.dropout)
-                readout = as_readout(self.readout)
+                blueprint = Blueprint(backbone, head, reader.shape, Readout(), weight_seed)
+                choice = None
+                if self.readout == AUTO:
+                    with display.counting("where to read", len(examples)) as advance:
+                        choice = choose_readout(
+                            blueprint,
+                            examples.inputs,
+                            examples.keys(),
+                            trained_targets,
+                            targets.task,
+                            n_outputs=targets.n_outputs,
+                            weights=weights,
+                            groups=groups,
+                            memory=memory,
+                            reader=repr(reader),
+                            train_blocks=recipe.train_blocks,
+                            seed=fold_seed,
+                            advance=advance,
+                            deadline=deadline,
+                        )
+                    if choice.ranking:
+                        display.say(f"read at {choice}")
+                readout = as_readout(self.readout) if choice is None else choice.readout
                 network = LazyNetwork(
-                    Blueprint(backbone, head, reader.shape, readout, weight_seed),
+                    replace(blueprint, readout=readout),
                     None if memory is None else open_store(memory),
                 )
-                blocks, is_fresh = network.outline.blocks, network.outline.is_fresh
-                pretrained = backbone.weights is not None and not is_fresh
+                if choice is None:
+                    choice = given_readout(readout, network)
+                blocks, pretrained = network.outline.blocks, not network.is_random
                 stages = recipe.stages(
                     blocks,
                     len(examples) * (recipe.n_views or 1),
@@ -271,11 +321,15 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 if wants_feature_units(targets.task, reader.shape, pretrained):
                     set_feature_units(model, features, examples.weights[rows])
 
+                # With few labels the exact head stands for the model: it is solved fold by fold.
+                folds, of_folds = None, None
+                if held is None and self.validation == "auto" and pretrained:
+                    folds, of_folds = self._answer_out_of_fold(
+                        feeder, targets, examples, trained_targets, weights, groups, fold_seed
+                    )
+
                 # === What each stage trains on ===
                 scale = np.array(getattr(targets, "scale", 1.0))
-                trained_targets = examples.targets
-                if isinstance(targets, NumberTargets):
-                    trained_targets = targets.standardise(examples.targets)
 
                 def validate(inputs: Any) -> Validation | None:
                     if held is None:
@@ -290,7 +344,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
 
                 feeds = feeder.feeds(
                     trained_targets,
-                    self._example_weights(targets, examples),
+                    weights,
                     validate,
                     batch_seed=batch_seed,
                     augmentation_seed=augmentation_seed,
@@ -310,13 +364,31 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 )
                 network.release()
         last = result.records[-1].stage if result.records else stages[0]
+        # === How sure it is, and how good ===
+        logits, answers = None, result.answers if folds is None else of_folds
+        if answers is not None and steers and targets.task != "regression" and held is not None:
+            logits = feeder.held_logits().astype(np.float64)
+        is_solved = last.solver == "exact"
+        temperature = self._temperature(targets.task, logits, held, folds if is_solved else None)
+        if temperature != 1:
+            head = model.get_layer(LOGITS)
+            head.set_weights([weight / temperature for weight in head.get_weights()])
+            if logits is not None and held is not None:
+                outputs = as_outputs(logits / temperature, targets.task)
+                answers = held.targets, outputs.astype(np.float32), held.weights
+        scored = math.nan, math.nan
+        if answers is not None:
+            scored = score_of(score, answers), standard_error(score, answers)
         self._set_fitted(
             {
                 "backbone_": backbone,
+                "readout_": choice,
                 "stages_": result.records,
                 "history_": result.history,
                 "n_iter_": len(result.history["epoch"]),
-                "validation_score_": result.score,
+                **({} if targets.task == "regression" else {"temperature_": temperature}),
+                "validation_score_": scored[0],
+                "validation_standard_error_": scored[1],
                 "data_report_": report,
                 "_reader": reader,
                 "_targets": targets,
@@ -335,6 +407,35 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         if result.interrupted:  # what was learned is there; whoever called is to stop as well
             raise KeyboardInterrupt
         return self
+
+    def _answer_out_of_fold(
+        self,
+        feeder: Feeder,
+        targets: Any,
+        examples: Examples,
+        trained_targets: np.ndarray,
+        weights: np.ndarray,
+        groups: np.ndarray | None,
+        seed: int,
+    ) -> tuple[OutOfFold | None, Answers | None]:
+        """Let exact heads on what the head reads answer for examples that they have not seen."""
+        rows = some_examples(trained_targets, targets.task, groups, seed)
+        of_rows = None if groups is None else groups[rows]
+        if why_not_answer(trained_targets[rows], targets.task, weights[rows], of_rows):
+            return None, None
+        found = out_of_fold(
+            feeder.features(rows),
+            trained_targets[rows],
+            targets.task,
+            n_outputs=targets.n_outputs,
+            weights=weights[rows],
+            groups=of_rows,
+            seed=seed,
+        )
+        truth, outputs, _ = found.answers(examples.targets[rows], targets.task)
+        if isinstance(targets, NumberTargets):
+            outputs = outputs * np.array(targets.scale) + np.array(targets.mean)
+        return found, (truth, outputs, examples.weights[rows][found.weights > 0])
 
     def _look_at(
         self, feeder: Feeder, given: _Given, examples: Examples, held: Examples | None

@@ -8,11 +8,11 @@ from typing import Any
 
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 
-__all__ = ["LAST", "Readout", "as_readout"]
+__all__ = ["AVERAGE", "CONCATENATE", "LAST", "Pooling", "Readout", "as_readout"]
 
 LAST = "last"
 AVERAGE = "average"
-_CONCATENATE = "readout.concatenate"
+CONCATENATE = "readout.concatenate"
 
 Pooling = str | tuple[int, int]
 
@@ -115,7 +115,7 @@ class Readout:
         ]
         if len(pooled) == 1:
             return pooled[0]
-        return keras.layers.Concatenate(name=_CONCATENATE)(pooled)
+        return keras.layers.Concatenate(name=CONCATENATE)(pooled)
 
     def feature_names(self, model: Any) -> list[str]:
         """Name the features that a model without a head ends in: block, grid and number.
@@ -129,7 +129,7 @@ class Readout:
         -------
         list of str
         """
-        joined = [layer for layer in model.layers if layer.name == _CONCATENATE]
+        joined = [layer for layer in model.layers if layer.name == CONCATENATE]
         parts = joined[0].input if joined else [model.output]
         names = []
         for number, (block, pooling) in enumerate(zip(self.blocks, self.pooling, strict=True)):

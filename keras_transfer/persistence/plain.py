@@ -12,6 +12,7 @@ import numpy as np
 from keras_transfer.backbones.backbone import Backbone, CallableSource, ModelSource
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.registry import describe_named
+from keras_transfer.choosing.readout_choice import ReadoutChoice, ScoredReadout
 from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.graph.readout import Readout
 from keras_transfer.inputs.features import FeatureInput
@@ -37,6 +38,8 @@ _DATACLASSES: dict[str, type] = {
         NumberTargets,
         PictureInput,
         Readout,
+        ReadoutChoice,
+        ScoredReadout,
         Stage,
         StageRecord,
     )

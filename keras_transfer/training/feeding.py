@@ -138,6 +138,11 @@ class Feeder:
             return found[0].arrays[0]
         return Inference(self.model).on_inputs(inputs, self._batch_size, "features")
 
+    def held_logits(self) -> np.ndarray:
+        """Return what a classifier computes its answers to the held-out examples from."""
+        inputs = self._found[1][self.lowest] if self.lowest else self._inputs[1]
+        return Inference(self.model).on_inputs(inputs, self._batch_size, "logits")
+
     # === The feeds ===
 
     def feeds(

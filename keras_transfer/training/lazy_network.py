@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from keras_transfer.backbones.backbone import CallableSource
 from keras_transfer.backbones.partition import HEAD, RESERVED, Block
 from keras_transfer.errors import DataError
 from keras_transfer.graph.assembly import Assembly, build_head
@@ -23,6 +27,7 @@ __all__ = ["LazyNetwork", "Outline"]
 
 # How many parts are kept as they begin: a search starts from the same one in each fit.
 _KEPT_PARTS = 4
+_KEPT_ANSWERS = 32
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,35 @@ class LazyNetwork:
         return self._outline
 
     @property
+    def is_random(self) -> bool:
+        """Whether the backbone's weights are random: then no source task speaks from them."""
+        blueprint = self._blueprint
+        assert blueprint is not None
+        backbone = blueprint.backbone
+        if backbone.weights is None or self.outline.is_fresh:
+            return True
+        if not isinstance(backbone.source, CallableSource):
+            return False
+        # What a function returns differs with the seed, or it does not.
+        key = backbone.source.function, blueprint.input_shape
+        with _lock, contextlib.suppress(TypeError):  # one that cannot be hashed
+            if key in _is_random:
+                return _is_random[key]
+        weights = []
+        for seed in (blueprint.seed, blueprint.seed + 1):
+            with isolated_seed(seed):
+                weights.append(backbone.load(blueprint.input_shape).get_weights())
+        n_differ = sum(
+            one.size for one, other in zip(*weights, strict=True) if not np.array_equal(one, other)
+        )
+        is_random = 2 * n_differ > sum(weight.size for weight in weights[0])
+        with _lock, contextlib.suppress(TypeError):
+            _is_random[key] = is_random
+            while len(_is_random) > _KEPT_ANSWERS:
+                _is_random.popitem(last=False)
+        return is_random
+
+    @property
     def nodes(self) -> dict[str, Node]:
         """The nodes, in graph order."""
         return self.outline.nodes if self._graph is None else self._graph.nodes
@@ -233,6 +267,7 @@ class LazyNetwork:
 
 
 _parts: OrderedDict[Any, Any] = OrderedDict()
+_is_random: OrderedDict[Any, bool] = OrderedDict()
 _lock = threading.Lock()
 
 

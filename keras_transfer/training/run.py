@@ -41,6 +41,7 @@ from keras_transfer.training.steering import (
     make_watch,
     stoppable_inference,
 )
+from keras_transfer.training.validation import Answers, Score, standard_error
 
 __all__ = ["RunResult", "StageRecord", "hand_over", "run_stages"]
 
@@ -94,17 +95,30 @@ class RunResult:
         One entry for each epoch, ``stage`` among the columns.
     score : float
         The validation score of the weights that were kept; NaN if they were not validated.
+    answers : tuple of numpy.ndarray or None
+        Targets, outputs and weights that the score is of.
     interrupted : bool
         Whether Ctrl-C ended the training.
     forecast : list of StageForecast
         One for each stage, if a forecast was asked for.
+    score_function : callable or None
+        As for `Validation`.
     """
 
     records: list[StageRecord] = field(default_factory=list)
     history: dict[str, list[Any]] = field(default_factory=dict)
     score: float = math.nan
+    answers: Answers | None = None
     interrupted: bool = False
     forecast: list[StageForecast] = field(default_factory=list)
+    score_function: Score | None = field(default=None, repr=False)
+
+    @property
+    def standard_error(self) -> float:
+        """By how much the score would differ on other examples of the same kind."""
+        if self.answers is None or self.score_function is None:
+            return math.nan
+        return standard_error(self.score_function, self.answers)
 
 
 def run_stages(
@@ -202,6 +216,9 @@ def run_stages(
     result.interrupted = interrupts.came
     result.history = steering.history
     result.score = steering.kept_score
+    result.answers = steering.kept_answers
+    if steering.validation is not None:
+        result.score_function = steering.validation.score
     return result
 
 

@@ -19,7 +19,7 @@ from keras_transfer.training.compiled import CompiledNetwork
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.stage import Stage
-from keras_transfer.training.validation import Validation
+from keras_transfer.training.validation import Answers, Validation
 
 __all__ = ["Interrupts", "Steering", "make_watch", "stoppable_inference"]
 
@@ -101,6 +101,7 @@ class _Best:
     score: float = math.nan
     loss: float = math.inf
     weights: list[Any] | None = None
+    answers: Answers | None = None
 
 
 @dataclass
@@ -154,6 +155,11 @@ class Steering:
         return math.nan if self._best.weights is None and self._has_moved else self._best.score
 
     @property
+    def kept_answers(self) -> Answers | None:
+        """Targets, outputs and weights that the same score is of."""
+        return None if math.isnan(self.kept_score) else self._best.answers
+
+    @property
     def history(self) -> dict[str, list[Any]]:
         """The epochs, as columns."""
         columns = self.epochs[0] if self.epochs else ("stage", "epoch")
@@ -204,10 +210,11 @@ class Steering:
         # A metric can be undefined, as the area under a curve for a class that is not there.
         rank, best = _rank(score, loss), _rank(self.best_score, self.best_loss)
         if not self.validation.steers:
-            self._best = _Best(score, loss)
+            self._best = _Best(score, loss, None, self.validation.answers)
         elif self._best.weights is None or rank > best:
             # Across stages: a stage that does harm ends with the weights that it started from.
-            self._best = _Best(score, loss, self.network.get_weights())
+            weights = self.network.get_weights()
+            self._best = _Best(score, loss, weights, self.validation.answers)
         self._has_moved = False
         if self.target_score is not None and score >= self.target_score:
             self.reason = "target score"

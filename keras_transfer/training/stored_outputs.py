@@ -113,6 +113,18 @@ class StoredOutputs:
             found.append(Activations(read, rows, self.network.shapes(cut)))
         return found
 
+    def keep(self, cut: tuple[str, ...], keys: Sequence[bytes], arrays: list[np.ndarray]) -> None:
+        """Keep outputs that were come by otherwise, such as by joining others.
+
+        Parameters
+        ----------
+        cut : tuple of str
+        keys : sequence of bytes, length n
+        arrays : list of numpy.ndarray of shape (n, ...)
+            One for each node of the cut.
+        """
+        self._store.write(self._space(cut), keys, arrays)
+
     def _reading(
         self,
         inputs: Any,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +13,12 @@ import numpy as np
 from keras_transfer.errors import DataError
 from keras_transfer.training.inference import Inference
 
-__all__ = ["Validation", "default_score"]
+__all__ = ["Answers", "Score", "Validation", "default_score", "score_of", "standard_error"]
 
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+# Targets, outputs and weights of some examples.
+Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
+_DRAWS = 100
 
 
 class Validation:
@@ -32,6 +37,11 @@ class Validation:
         Of a regression: what counts as one in its loss, as in training.
     steers : bool, default=True
         Whether training may stop early and choose its weights by it. A few examples only measure.
+
+    Attributes
+    ----------
+    answers : tuple of numpy.ndarray or None
+        Targets, outputs and weights of the last call.
     """
 
     def __init__(
@@ -46,6 +56,7 @@ class Validation:
         self.dataset = dataset
         self.score = default_score(task) if score is None else score
         self.steers = steers
+        self.answers: Answers | None = None
         self._task = _TASKS[task]
         self._scale = scale
 
@@ -58,6 +69,7 @@ class Validation:
             weights = np.asarray(batch[2]) if len(batch) > 2 else np.ones(len(targets))
             rows.append((inference(batch[0]), targets, weights.reshape(-1)))
         outputs, targets, weights = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        self.answers = targets, outputs, weights
         losses = self._task.losses(targets, outputs, self._scale)
         score = float(self.score(targets, outputs, weights))
         return float(np.average(losses, weights=weights)), score
@@ -66,6 +78,54 @@ class Validation:
 def default_score(task: str) -> Score:
     """Return what a task is scored by: the accuracy, or R2."""
     return _TASKS[task].score
+
+
+def standard_error(score: Score, answers: Answers) -> float:
+    """Return by how much a score would differ on other examples of the same kind.
+
+    Parameters
+    ----------
+    score : callable
+        As for `Validation`.
+    answers : tuple of numpy.ndarray
+        Targets, outputs and weights. Outputs of shape (n_repeats, n, n_outputs) are several
+        answers to the same examples.
+
+    Returns
+    -------
+    float
+        The standard deviation over 100 draws of as many examples with replacement, of each class
+        as many as there are. NaN for fewer than two examples.
+
+    References
+    ----------
+    Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979).
+    """
+    targets, outputs, weights = answers
+    if len(targets) < 2:
+        return math.nan
+    rng = np.random.default_rng(0)
+    is_classes = targets.ndim == 1 and targets.dtype.kind in "iu"
+    strata = targets if is_classes else np.zeros(len(targets), np.int64)
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    scores = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metrics, where a draw leaves a label out
+        for _ in range(_DRAWS):
+            rows = np.concatenate([rng.choice(each, len(each)) for each in members])
+            scores.append(score_of(score, (targets[rows], outputs[..., rows, :], weights[rows])))
+    return float(np.nanstd(scores, ddof=1))
+
+
+def score_of(score: Score, answers: Answers) -> float:
+    """Return the score of answers, or of several to the same examples taken together."""
+    targets, outputs, weights = answers
+    if outputs.ndim == 3:
+        n_repeats = len(outputs)
+        targets = np.concatenate([targets] * n_repeats)
+        weights = np.concatenate([weights] * n_repeats)
+        outputs = outputs.reshape(-1, outputs.shape[-1])
+    return float(score(targets, outputs, weights))
 
 
 # === The kinds of task ===

@@ -305,7 +305,7 @@ FIT_MISTAKES = {
         "Did you mean 'conv2'",
     ),
     "an unknown readout": ({"readout": "conv7"}, X, Y, UnknownNameError, "Did you mean"),
-    "no readout": ({"readout": 3}, X, Y, InvalidParameterError, "readout: expected 'last'"),
+    "no readout": ({"readout": 3}, X, Y, InvalidParameterError, "readout: expected 'auto'"),
     "an image size of nothing": ({"image_size": 0}, X, Y, InvalidParameterError, "image_size"),
     "too small a size": (
         {"backbone": get_backbone("VGG16", weights=None), "image_size": 16},

@@ -36,7 +36,7 @@ def test_equals_the_backbone():
 
 
 def test_y_and_other_examples_change_nothing():
-    one = TransferEncoder(BACKBONE).fit(X, Y)
+    one = TransferEncoder(BACKBONE, readout="last").fit(X, Y)
     other = TransferEncoder(BACKBONE).fit(X[:2])
     np.testing.assert_array_equal(one.transform(X), other.transform(X))
     for a, b in zip(one.model_.get_weights(), BACKBONE.load().get_weights(), strict=True):
@@ -97,7 +97,7 @@ def test_in_a_column_transformer():
 
 def test_tuned_features_come_from_a_fitted_classifier():
     recipe = ParameterTransfer(epochs=10, learning_rate=1e-2, batch_norm="affine")
-    clf = TransferClassifier(BACKBONE, recipe, random_state=0).fit(X, Y)
+    clf = TransferClassifier(BACKBONE, recipe, readout="last", random_state=0).fit(X, Y)
     tuned = TransferEncoder(get_backbone(clf)).fit_transform(X)
     kernel, bias = clf.model_.get_layer("head.logits").get_weights()
     np.testing.assert_allclose(tuned @ kernel + bias, clf.decision_function(X), atol=1e-4)
@@ -105,7 +105,8 @@ def test_tuned_features_come_from_a_fitted_classifier():
 
 
 def test_a_fitted_estimator_as_backbone_keeps_its_blocks():
-    clf = TransferClassifier(BACKBONE, random_state=0, recipe=ParameterTransfer(epochs=1))
+    recipe = ParameterTransfer(epochs=1)
+    clf = TransferClassifier(BACKBONE, recipe, readout="last", random_state=0)
     with pytest.raises(TypeError, match="Fit it first"):
         get_backbone(clf)
     with pytest.raises(TypeError, match="Fit it first"):

@@ -36,7 +36,7 @@ def backbone(build=tiny.residual):
 
 
 def make(recipe="structure", build=tiny.residual, **parameters):
-    options = {"random_state": 0, "validation": None, **parameters}
+    options = {"readout": "last", "random_state": 0, "validation": None, **parameters}
     return TransferClassifier(backbone(build), recipe, **options)
 
 

@@ -115,8 +115,10 @@ def test_class_weights_move_the_border(class_weight):
 
 def test_a_class_weight_is_an_example_weight():
     recipe = StructureTransfer(epochs=5)
-    by_class = make(recipe=recipe, class_weight={"no": 3, "yes": 1}).fit(X, Y)
-    by_row = make(recipe=recipe).fit(X, Y, sample_weight=np.where(Y == "no", 3, 1))
+    by_class = make(recipe=recipe, class_weight={"no": 3, "yes": 1}, calibration=None).fit(X, Y)
+    by_row = make(recipe=recipe, calibration=None).fit(
+        X, Y, sample_weight=np.where(Y == "no", 3, 1)
+    )
     np.testing.assert_array_equal(answers(by_class), answers(by_row))
 
 
@@ -151,6 +153,56 @@ def test_groups_never_straddle(monkeypatch):
 def test_few_groups_are_few_examples():
     assert np.isnan(make().fit(X, Y, groups=np.arange(len(X)) % 4).validation_score_)
     assert not np.isnan(make().fit(X, Y, groups=np.arange(len(X)) % 8).validation_score_)
+
+
+# === Few labels ===
+
+
+def low(shape):
+    """A network for vectors whose weights are the same in each call."""
+    model = tiny.dense(shape)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.4, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_few_labels_are_scored_out_of_fold(task):
+    kind, _ = TASKS[task]
+    few, new = tiny.vectors(n_per_class=15, seed=1), tiny.vectors(n_per_class=400, seed=2)
+    y = {"classes": lambda X, y: y, "labels": lambda X, y: (X[:, :3] > 0).astype(int)}
+    read = y.get(task, lambda X, y: 1e4 + 500 * X[:, 0])
+    options = {"scoring": None if task == "numbers" else "accuracy", "readout": "low"}
+    estimator = kind(low, StructureTransfer(), random_state=0, **options)
+    estimator.fit(few[0], read(*few))
+    expected = estimator.score(new[0], read(*new))
+    error = estimator.validation_standard_error_
+    assert 0 < error < 0.2
+    assert abs(estimator.validation_score_ - expected) < 4 * error + 0.02
+    without = clone(estimator).set_params(validation=None).fit(few[0], read(*few))
+    assert np.isnan(without.validation_score_)
+    assert np.isnan(without.validation_standard_error_)
+    random_weights = kind(tiny.dense, StructureTransfer(), random_state=0).fit(few[0], read(*few))
+    assert np.isnan(random_weights.validation_score_)
+
+
+def test_groups_are_not_known_again_out_of_fold():
+    rng = np.random.default_rng(0)
+    voices = np.arange(36) // 3
+    heard = rng.normal(0, 3, (12, 5))[voices] + rng.normal(0, 0.1, (36, 5))
+    y = rng.permutation(np.arange(12) % 2)[voices]
+    clf = TransferClassifier(low, StructureTransfer(), readout="low", random_state=0)
+    known = clf.fit(heard, y).validation_score_
+    assert known > 0.9
+    assert clf.fit(heard, y, groups=voices).validation_score_ < known - 0.2
+
+
+def test_held_out_scores_have_a_standard_error():
+    many, y = tiny.vectors(n_per_class=100)
+    clf = make(recipe=StructureTransfer(epochs=3)).fit(many, y)
+    share = clf.validation_score_
+    expected = np.sqrt(share * (1 - share) / 40)
+    assert clf.validation_standard_error_ == pytest.approx(expected, rel=0.6)
 
 
 # === Seeds ===

@@ -138,3 +138,32 @@ def test_what_no_identity_tells_is_kept():
     assert other.graph is not None
     other.release()
     assert not other.is_built
+
+
+# === Whether a source task speaks from the weights ===
+
+
+def constant(shape):
+    """Weights that are the same in each call, as those read from a file are."""
+    model = tiny.dense(shape)
+    model.set_weights([np.full(weight.shape, 0.1) for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("source", "shape", "expected"),
+    [
+        (tiny.dense, (5,), True),
+        (tiny.cnn, SHAPE, True),
+        (constant, (5,), False),
+        (lambda shape: constant(shape), (5,), False),
+        (tiny.dense((5,)), (5,), False),  # a model: who knows where its weights are from
+    ],
+    ids=["dense function", "fresh statistics", "constant", "lambda", "model"],
+)
+def test_random_weights_are_told(source, shape, expected):
+    network = LazyNetwork(Blueprint(get_backbone(source), None, shape, Readout(), 0))
+    assert network.is_random == expected
+    assert LazyNetwork(Blueprint(get_backbone(source), None, shape, Readout(), 7)).is_random == (
+        expected
+    )

@@ -21,7 +21,7 @@ class Scores(Validation):
     """Held-out data whose (loss, score) are given, in turn."""
 
     def __init__(self, pairs, steers=True):
-        self.pairs, self.steers = iter(pairs), steers
+        self.pairs, self.steers, self.answers = iter(pairs), steers, None
 
     def __call__(self, inference):
         return next(self.pairs)

@@ -10,7 +10,13 @@ from keras_transfer import get_backbone
 from keras_transfer.errors import DataError
 from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.inference import Inference
-from keras_transfer.training.validation import Validation, check_classes
+from keras_transfer.training.validation import (
+    Validation,
+    check_classes,
+    default_score,
+    score_of,
+    standard_error,
+)
 
 
 def test_equals_keras_own_evaluation():
@@ -68,3 +74,56 @@ def test_forms_of_data_of_ones_own(form):
 def test_refuses_targets_that_are_no_indices(targets):
     with pytest.raises(DataError, match="expected class indices"):
         check_classes(targets)
+
+
+# === How far a score is to be trusted ===
+
+
+def some_answers(n, share=0.8, seed=0):
+    rng = np.random.default_rng(seed)
+    targets = np.arange(n) % 2
+    is_right = rng.uniform(size=n) < share
+    outputs = np.eye(2)[np.where(is_right, targets, 1 - targets)]
+    return targets, outputs, np.ones(n)
+
+
+def test_the_standard_error_of_an_accuracy():
+    accuracy = default_score("multiclass")
+    found = standard_error(accuracy, some_answers(400))
+    assert found == pytest.approx(np.sqrt(0.8 * 0.2 / 400), rel=0.25)
+    assert standard_error(accuracy, some_answers(25)) > 2.5 * found
+    assert standard_error(accuracy, some_answers(25, share=1.0)) == 0
+    assert np.isnan(standard_error(accuracy, some_answers(1)))
+
+
+def test_several_answers_to_an_example_are_not_several_examples():
+    targets, outputs, weights = some_answers(200)
+    accuracy = default_score("multiclass")
+    repeated = targets, np.stack([outputs] * 3), weights
+    assert score_of(accuracy, repeated) == score_of(accuracy, (targets, outputs, weights))
+    assert standard_error(accuracy, repeated) == pytest.approx(
+        standard_error(accuracy, (targets, outputs, weights))
+    )
+
+
+def test_draws_keep_the_classes():
+    seen = []
+
+    def score(targets, outputs, weights):
+        seen.append(np.bincount(targets).tolist())
+        return 0.0
+
+    targets = np.array([0] * 20 + [1])
+    standard_error(score, (targets, np.eye(2)[targets], np.ones(21)))
+    assert seen == [[20, 1]] * 100
+
+
+def test_the_answers_are_those_of_the_last_call():
+    keras.utils.set_random_seed(0)
+    model = tiny.classifier(get_backbone(tiny.dense), 2, input_shape=(5,))
+    X, y = tiny.vectors()
+    targets = np.unique(y, return_inverse=True)[1]
+    validation = Validation(ordered_batches((X.astype("float32"), targets), 9))
+    _, score = validation(Inference(model))
+    assert score_of(validation.score, validation.answers) == score
+    np.testing.assert_array_equal(validation.answers[0], targets)

@@ -1,0 +1,214 @@
+"""Out-of-fold answers: those of exact heads to examples that they were not solved for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_transfer.choosing.calibration import as_outputs, find_temperature
+from keras_transfer.inputs.splits import deal_folds
+from keras_transfer.training.exact_head import solve_head
+from keras_transfer.training.validation import Answers
+
+__all__ = ["OutOfFold", "out_of_fold", "some_examples", "why_not_answer"]
+
+_FOLDS = 5
+# Which examples share a fold is chance: with few of them the mean over some deals is steadier.
+_REPEATS = 3
+_MANY = 300
+# More examples tell no better what is to be chosen.
+_ENOUGH = 512
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What heads answer to examples that they were not solved for.
+
+    Attributes
+    ----------
+    outputs : numpy.ndarray of shape (n_repeats, n, n_outputs)
+        Logits, or numbers. NaN for an example whose class is in no other fold.
+    losses : numpy.ndarray of shape (n,)
+        Of each example, over the repeats: in nats, at the temperature; of numbers the squared
+        error. NaN as above.
+    weights : numpy.ndarray of shape (n,)
+        How much each example counts; 0 as above.
+    temperature : float
+        What logits are to be divided by, so that the loss is least: features that part the classes
+        are not to lose by their sureness. 1 for numbers.
+    """
+
+    outputs: np.ndarray
+    losses: np.ndarray
+    weights: np.ndarray
+    temperature: float = 1.0
+
+    @property
+    def loss(self) -> float:
+        """The weighted mean; infinite where no example could be left out."""
+        return float(_mean(self.losses, self.weights)[0])
+
+    @property
+    def standard_error(self) -> float:
+        """Of the loss, over the examples."""
+        return float(_mean(self.losses, self.weights)[1])
+
+    def answers(self, targets: np.ndarray, task: str) -> Answers:
+        """Return what scores read: targets, outputs as a model gives them, and weights.
+
+        Parameters
+        ----------
+        targets : numpy.ndarray of shape (n,) or (n, n_outputs)
+            Of a regression in the units of the outputs.
+        task : {"multiclass", "multilabel", "regression"}
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Of those that were answered for; outputs of shape (n_repeats, n, n_outputs).
+        """
+        kept = self.weights > 0
+        outputs = as_outputs(self.outputs[:, kept] / self.temperature, task)
+        return targets[kept], outputs, self.weights[kept]
+
+    def difference(self, other: OutOfFold) -> tuple[float, float]:
+        """Return by how much the loss is above another's on the same examples, and its error."""
+        weights = np.minimum(self.weights, other.weights)
+        return _mean(self.losses - other.losses, weights)
+
+
+def out_of_fold(
+    features: np.ndarray,
+    targets: np.ndarray,
+    task: str,
+    *,
+    n_outputs: int,
+    weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    penalty: float | None = None,
+    n_repeats: int | None = None,
+    seed: int = 0,
+) -> OutOfFold:
+    """Solve a head for all folds but one, and let it answer for that; for each, some times over.
+
+    Parameters
+    ----------
+    features : numpy.ndarray of shape (n, n_features)
+    targets : numpy.ndarray of shape (n,) or (n, n_outputs)
+        As for `solve_head`.
+    task : {"multiclass", "multilabel", "regression"}
+    n_outputs : int
+    weights : numpy.ndarray of shape (n,), optional
+    groups : numpy.ndarray of shape (n,), optional
+        Examples of one group are never on both sides.
+    penalty : float, optional
+        By default chosen in each fold anew.
+    n_repeats : int, optional
+        By default 3 with few examples, else 1.
+    seed : int, default=0
+        Of the folds: equal seeds deal the same examples alike.
+
+    Returns
+    -------
+    OutOfFold
+
+    Raises
+    ------
+    DataError
+        If there are no two examples, or groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_transfer.choosing.out_of_fold import out_of_fold
+    >>> rng = np.random.default_rng(0)
+    >>> targets = np.arange(60) % 2
+    >>> features = rng.normal(size=(60, 3)) + 3 * targets[:, np.newaxis]
+    >>> found = out_of_fold(features, targets, "multiclass", n_outputs=2)
+    >>> found.outputs.shape, found.loss < 0.1
+    ((3, 60, 2), True)
+    """
+    n = len(targets)
+    weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
+    rng = np.random.default_rng(seed)
+    if n_repeats is None:
+        n_repeats = _REPEATS if n <= _MANY else 1
+    outputs = np.full((n_repeats, n, n_outputs), np.nan)
+    dealt = targets.astype(np.float64) if task == "regression" else targets
+    for repeat in range(n_repeats):
+        folds = deal_folds(dealt, _FOLDS, rng, groups)
+        for fold in range(folds.max() + 1):
+            held, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            if task == "multiclass":
+                held = held[np.isin(targets[held], targets[train[weights[train] > 0]])]
+            if not len(held) or not weights[train].any():
+                continue
+            head = solve_head(
+                features[train],
+                targets[train],
+                task,
+                n_outputs=n_outputs,
+                weights=weights[train],
+                penalty=penalty,
+            )
+            outputs[repeat, held] = features[held] @ head.kernel + head.bias
+    answered = np.isfinite(outputs).all(axis=(0, 2))
+    counted = np.where(answered, weights, 0.0)
+    temperature, found = find_temperature(
+        outputs[:, answered], targets[answered], task, counted[answered]
+    )
+    losses = np.full(n, np.nan)
+    losses[answered] = found
+    return OutOfFold(outputs, losses, counted, temperature)
+
+
+def why_not_answer(
+    targets: np.ndarray, task: str, weights: np.ndarray, groups: np.ndarray | None
+) -> str:
+    """Say why nothing can be told from so few examples; empty if something can.
+
+    Parameters
+    ----------
+    targets, task, weights, groups
+        As for `out_of_fold`.
+    """
+    counted = weights > 0
+    if groups is not None and len(np.unique(groups[counted])) < 2:
+        return "one group only"
+    if task == "multiclass" and np.bincount(targets[counted]).max() < 2:
+        return "one example of each class"
+    if np.count_nonzero(counted) < 4:
+        return "under four examples"
+    return ""
+
+
+def some_examples(
+    targets: np.ndarray, task: str, groups: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
+    """Return the rows of as many examples as a choice takes: all, or about 512 that are alike.
+
+    Parameters
+    ----------
+    targets, task, groups, seed
+        As for `out_of_fold`.
+    """
+    if len(targets) <= _ENOUGH:
+        return np.arange(len(targets))
+    dealt = targets.astype(np.float64) if task == "regression" else targets
+    n_parts = -(-len(targets) // _ENOUGH)
+    return np.flatnonzero(deal_folds(dealt, n_parts, np.random.default_rng(seed), groups) == 0)
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Return a weighted mean and its standard error."""
+    kept = weights > 0
+    if not kept.any():
+        return np.inf, np.inf
+    shares = weights[kept] / weights[kept].sum()
+    mean = float(shares @ values[kept])
+    n_effective = 1 / np.square(shares).sum()
+    if n_effective <= 1:
+        return mean, np.inf
+    variance = float(shares @ np.square(values[kept] - mean)) * n_effective / (n_effective - 1)
+    return mean, float(np.sqrt(variance / n_effective))

@@ -1,0 +1,386 @@
+"""Where to read: chosen by how well an exact head answers for examples that it has not seen."""
+
+from __future__ import annotations
+
+import itertools
+import numbers
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.backbones.partition import HEAD, RESERVED
+from keras_transfer.choosing.out_of_fold import (
+    OutOfFold,
+    out_of_fold,
+    some_examples,
+    why_not_answer,
+)
+from keras_transfer.errors import UnknownNameError
+from keras_transfer.graph.blueprint import Blueprint
+from keras_transfer.graph.nodes import Node
+from keras_transfer.graph.readout import AVERAGE, CONCATENATE, LAST, Pooling, Readout
+from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.training.exact_head import leave_one_out_loss
+from keras_transfer.training.lazy_network import LazyNetwork
+from keras_transfer.training.stored_outputs import StoredOutputs
+
+__all__ = [
+    "AUTO",
+    "ReadoutChoice",
+    "ScoredReadout",
+    "candidate_readouts",
+    "choose_readout",
+    "given_readout",
+]
+
+AUTO = "auto"
+
+
+# The grids that are tried beside the average; a finer one is hardly ever better, and takes more.
+_GRIDS = ((2, 2), (4, 4))
+_LARGEST_FEATURES = 4096
+# Neighbouring blocks give much the same; of a deeper network every second or third is tried.
+_MOST_BLOCKS = 18
+# One block alone is chosen by chance among many alike: joining the best of each third of the depth
+# was better by 0.01 to 0.02 of accuracy, over 5 to 20 labels a class from emoji and digits that are
+# in no benchmark. Two to five parts did the same.
+_PARTS = 3
+# The simplest within so many standard errors of the best, of their difference. It costs 0.003 of
+# accuracy there, and leaves out half of the blocks in place of 0.4.
+_STANDARD_ERRORS = 1.0
+
+
+@dataclass(frozen=True)
+class ScoredReadout:
+    """A readout, and how well an exact head on it answers for examples that it has not seen.
+
+    Attributes
+    ----------
+    readout : Readout
+    loss : float
+        Out-of-fold: in nats; of numbers the squared error in units of their variance.
+    standard_error : float
+        Of the loss, over the examples.
+    n_features : int
+    """
+
+    readout: Readout
+    loss: float
+    standard_error: float
+    n_features: int
+
+
+@dataclass(frozen=True)
+class ReadoutChoice:
+    """Where the head reads, and why.
+
+    Attributes
+    ----------
+    readout : Readout
+    reason : str
+        ``"chosen among 44, joined in 9 ways"``, ``"given"``, or why there was no choice.
+    ranking : tuple of ScoredReadout
+        Those that were solved for fold by fold, best first; empty where there was no choice.
+    parameters : int
+        Numbers in the weights of the backbone up to the readout.
+    left_out : int
+        Numbers in the weights above it, which are no part of the model; 0 if that is not known.
+    seconds : float
+        That the choice took, its pass of the backbone included.
+    """
+
+    readout: Readout
+    reason: str
+    ranking: tuple[ScoredReadout, ...] = ()
+    parameters: int = 0
+    left_out: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        words = f"{describe(self.readout)}, {self.reason}"
+        if not self.ranking:
+            return words
+        chosen = next(each for each in self.ranking if each.readout == self.readout)
+        words += f": out-of-fold loss {chosen.loss:.3g} ± {chosen.standard_error:.2g}"
+        for other in [each for each in self.ranking if each is not chosen][:1]:
+            words += f", of {describe(other.readout)} {other.loss:.3g}"
+        return f"{words}; {self.left_out / (self.parameters + self.left_out):.0%} left out above it"
+
+
+def describe(readout: Readout) -> str:
+    """Name a readout in a few words: ``"block5c 2x2 + block6d"``."""
+    return " + ".join(
+        block if pooling == AVERAGE else f"{block} {pooling[0]}x{pooling[1]}"
+        for block, pooling in zip(readout.blocks, readout.pooling, strict=True)
+    )
+
+
+def candidate_readouts(nodes: Mapping[str, Node]) -> list[Readout]:
+    """List what the head could read: each block's output, averaged and in grids.
+
+    Parameters
+    ----------
+    nodes : mapping of str to Node
+        Of the network that reads the last block.
+
+    Returns
+    -------
+    list of Readout
+        Input side first, fewer features first. Blocks of several outputs are left out, and grids
+        finer than the map or of more than 4096 features.
+    """
+    shapes = _block_shapes(nodes)
+    names = list(shapes)
+    if len(names) > _MOST_BLOCKS:  # spread over the depth, the last among them
+        places = np.linspace(len(names) - 1, 0, _MOST_BLOCKS).round().astype(int)
+        names = [names[place] for place in sorted(set(places.tolist()))]
+    found = []
+    for name in names:
+        shape = shapes[name]
+        found.append(Readout(name))
+        for rows, columns in _GRIDS if len(shape) == 3 else ():
+            is_finer = rows < shape[0] and columns < shape[1]
+            is_whole = rows == shape[0] and columns == shape[1]
+            if (is_finer or is_whole) and rows * columns * shape[2] <= _LARGEST_FEATURES:
+                found.append(Readout(name, (rows, columns)))
+    return found
+
+
+def _block_shapes(nodes: Mapping[str, Node]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the output of each block that has one."""
+    blocks: dict[str, list[Node]] = {}
+    readers: dict[str, set[str]] = {}
+    for node in nodes.values():
+        if node.block and node.block not in RESERVED:
+            blocks.setdefault(node.block, []).append(node)
+        for name in node.inputs:
+            readers.setdefault(name, set()).add(node.block)
+    shapes = {}
+    for name, inside in blocks.items():
+        exits = [node for node in inside if readers.get(node.name, {""}) != {name}]
+        shape = exits[-1].shape
+        if len(exits) == 1 and shape is not None and len(shape) in (1, 2, 3):
+            shapes[name] = shape
+    return shapes
+
+
+def given_readout(readout: Readout, network: LazyNetwork) -> ReadoutChoice:
+    """Return what stands for a readout that a user gave, of the network that reads so."""
+    blocks = [block for block in network.outline.blocks if block.name != HEAD]
+    resolved = readout.resolve([block.name for block in blocks], "the backbone")
+    return ReadoutChoice(resolved, "given", (), sum(block.parameters for block in blocks))
+
+
+def choose_readout(
+    blueprint: Blueprint,
+    inputs: Any,
+    keys: Sequence[bytes],
+    targets: np.ndarray,
+    task: str,
+    *,
+    n_outputs: int,
+    weights: np.ndarray,
+    groups: np.ndarray | None = None,
+    memory: Memory | None = None,
+    reader: str = "",
+    train_blocks: Any = None,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda n: None,
+    deadline: float | None = None,
+) -> ReadoutChoice:
+    """Choose where the head reads, on the training examples.
+
+    All candidates are computed in one pass of the backbone, and kept: what is chosen is not
+    computed again. They are ranked by how well a ridge foretells each example from the others.
+    For each depth at which the model could end the best ones of the thirds of that depth are
+    joined, and an exact head is solved for all folds but one and answers for that. The least deep
+    of those within one standard error of the best is taken.
+
+    Parameters
+    ----------
+    blueprint : Blueprint
+        Of the model; what it reads is left open.
+    inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
+    keys : sequence of bytes, length n
+    targets : numpy.ndarray of shape (n,) or (n, n_outputs)
+        As for `solve_head`.
+    task : {"multiclass", "multilabel", "regression"}
+    n_outputs : int
+    weights : numpy.ndarray of shape (n,)
+    groups : numpy.ndarray of shape (n,), optional
+        Examples of one group are never on both sides of a fold.
+    memory : Memory or None
+        Where the outputs are kept; None: nowhere.
+    reader : str
+        As for `StoredOutputs`.
+    train_blocks : object
+        The recipe's: a number or names of blocks, which the model then holds.
+    seed : int, default=0
+        Of the folds.
+    advance : callable
+        Called with the number of rows that were computed.
+    deadline : float, optional
+        On the clock of ``time.monotonic``.
+
+    Returns
+    -------
+    ReadoutChoice
+
+    References
+    ----------
+    Evci et al., "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning"
+    (2022, arXiv 2201.03529), for reading between the layers. Breiman et al., "Classification and
+    Regression Trees" (1984), for the simplest within a standard error.
+    """
+    began = time.monotonic()
+    store = None if memory is None else open_store(memory)
+
+    def network_of(readout: Readout, **changes: Any) -> LazyNetwork:
+        return LazyNetwork(replace(blueprint, readout=readout, **changes), store)
+
+    whole = network_of(Readout(LAST), head=None)
+    depths = [block.name for block in whole.outline.blocks]
+    sizes = {block.name: block.parameters for block in whole.outline.blocks}
+
+    def result(readout: Readout, reason: str, ranking: Sequence[ScoredReadout] = ()) -> Any:
+        resolved = readout.resolve(depths, blueprint.backbone.name)
+        deepest = max(map(depths.index, resolved.blocks))
+        return ReadoutChoice(
+            resolved,
+            reason,
+            tuple(ranking),
+            sum(sizes[name] for name in depths[: deepest + 1]),
+            sum(sizes[name] for name in depths[deepest + 1 :]),
+            time.monotonic() - began,
+        )
+
+    if whole.is_random:
+        return result(Readout(LAST), "the last block: its weights are random")
+    candidates = candidate_readouts(whole.outline.nodes)
+    if len(candidates) < 2:
+        return result(Readout(LAST), "the last block: no other can be read")
+    if why_not := why_not_answer(targets, task, weights, groups):
+        return result(Readout(LAST), f"the last block: {why_not}")
+
+    # === One pass for all ===
+    scored = some_examples(targets, task, groups, seed)
+    is_few = len(targets) <= 2 * len(scored)
+    computed = np.arange(len(targets)) if is_few else scored
+    joined = network_of(
+        Readout([each.blocks[0] for each in candidates], [each.pooling[0] for each in candidates]),
+        head=None,
+    )
+    ends = joined.nodes[CONCATENATE].inputs
+    kept = StoredOutputs(joined, memory or Memory(exact=True), reader)
+    of_computed = [keys[row] for row in computed.tolist()]
+    found = kept.activations(
+        inputs if len(computed) == len(targets) else inputs[computed],
+        of_computed,
+        [(end,) for end in ends],
+        advance=advance,
+        deadline=deadline,
+        keep=memory is not None,
+    )
+    if found is None:
+        return result(Readout(LAST), "the last block: one pass takes longer than the time budget")
+    places = np.searchsorted(computed, scored)
+    features = {
+        readout: outputs.take(places)[0] for readout, outputs in zip(candidates, found, strict=True)
+    }
+
+    # === Which of them ===
+    examples = {"n_outputs": n_outputs, "weights": weights[scored]}
+    of_scored = None if groups is None else groups[scored]
+
+    def answer(readout: Readout, n_repeats: int | None = None) -> OutOfFold:
+        return out_of_fold(
+            np.concatenate([features[part] for part in _parts(readout)], axis=1),
+            targets[scored],
+            task,
+            groups=of_scored,
+            n_repeats=n_repeats,
+            seed=seed,
+            **examples,
+        )
+
+    quick = {
+        # Leaving one out of a group tells nothing.
+        each: leave_one_out_loss(features[each], targets[scored], task, **examples)
+        if groups is None
+        else answer(each, n_repeats=1).loss
+        for each in candidates
+    }
+    # Where the model could end: for each depth the best of each third of what lies below.
+    blocks = list(dict.fromkeys(each.blocks[0] for each in candidates))
+    answers: dict[Readout, OutOfFold] = {}
+    least = _least_depth(train_blocks, depths, blueprint.backbone.name)
+    for n_blocks in range(-(-len(blocks) // 2), len(blocks) + 1):
+        if depths.index(blocks[n_blocks - 1]) < least:
+            continue
+        thirds = [
+            list(part) for part in np.array_split(np.array(blocks[:n_blocks], object), _PARTS)
+        ]
+        thirds[-1] = [name for name in thirds[-1] if depths.index(name) >= least]
+        parts = [
+            min((each for each in candidates if each.blocks[0] in third), key=quick.__getitem__)
+            for third in thirds
+            if third
+        ]
+        readout = _join(parts)
+        if readout not in answers:
+            answers[readout] = answer(readout)
+    best = min(answers, key=lambda each: answers[each].loss)
+
+    def is_as_good(each: Readout) -> bool:
+        above, error = answers[each].difference(answers[best])
+        return each == best or above <= _STANDARD_ERRORS * error
+
+    def size(readout: Readout) -> int:
+        return sum(features[part].shape[1] for part in _parts(readout))
+
+    chosen = min(
+        filter(is_as_good, answers),
+        key=lambda each: (max(map(depths.index, each.blocks)), size(each)),
+    )
+    ranking = [
+        ScoredReadout(each, answers[each].loss, answers[each].standard_error, size(each))
+        for each in sorted(answers, key=lambda each: answers[each].loss)
+    ]
+    if len(chosen.blocks) > 1 and memory is not None:
+        # Each part is kept; the network that was chosen reads them joined.
+        network = network_of(chosen)
+        outputs = dict(zip(candidates, found, strict=True))
+        arrays = [outputs[part].arrays[0] for part in _parts(chosen)]
+        StoredOutputs(network, memory, reader).keep(
+            network.boundary().cut, of_computed, [np.concatenate(arrays, axis=1)]
+        )
+    reason = f"chosen among {len(candidates)}, joined in {len(answers)} ways"
+    return result(chosen, reason, ranking)
+
+
+def _least_depth(train_blocks: Any, depths: Sequence[str], where: str) -> int:
+    """Return the place of the block that must be there for a recipe's blocks to train."""
+    if isinstance(train_blocks, (list, tuple)):
+        for name in train_blocks:
+            if name not in depths:
+                raise UnknownNameError("train_blocks: block", name, depths, where)
+        return max(map(depths.index, train_blocks), default=0)
+    if isinstance(train_blocks, numbers.Integral):
+        return min(max(int(train_blocks), 1), len(depths)) - 1
+    return 0
+
+
+def _parts(readout: Readout) -> list[Readout]:
+    return list(itertools.starmap(Readout, zip(readout.blocks, readout.pooling, strict=True)))
+
+
+def _join(parts: Sequence[Readout]) -> Readout:
+    blocks: list[str] = []
+    pooling: list[Pooling] = []
+    for part in parts:
+        blocks += part.blocks
+        pooling += part.pooling
+    return Readout(blocks, pooling)
