@@ -37,6 +37,8 @@ class ParameterTransfer(Recipe):
     ParameterTransfer(learning_rate=0.0001)
     """
 
+    chooses_readout = False
+
     def stages(
         self,
         blocks: Sequence[Block],

@@ -76,6 +76,9 @@ class Recipe(BaseEstimator, abc.ABC):
     head_learning_rate : float, optional
         The head's own; by default `learning_rate`, and in the first stage of composite transfer
         chosen.
+    layer_decay : float, optional
+        From 0 to 1: the rate of each block that trains is that of the block above times this, since
+        what lies lower serves more tasks as it is [1]_. By default all blocks train at one rate.
     optimizer : str or callable, default="adam"
         A Keras name, or a callable without arguments that returns an optimizer, whose own learning
         rate holds where none is given here. The rates that are chosen are chosen for Adam.
@@ -103,6 +106,11 @@ class Recipe(BaseEstimator, abc.ABC):
         Take so many fixed views of each training picture, itself and random changes of it, in place
         of changes that are new in every epoch: what is frozen is then computed once for each view.
         An epoch sees them all.
+
+    References
+    ----------
+    .. [1] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018,
+       arXiv 1801.06146), for rates that fall from layer to layer.
     """
 
     _constraints: Mapping[str, Constraint] = {
@@ -110,6 +118,7 @@ class Recipe(BaseEstimator, abc.ABC):
         "epochs": NONE | integer(1),
         "learning_rate": NONE | number(0, above=True),
         "head_learning_rate": NONE | number(0, above=True),
+        "layer_decay": NONE | number(0, 1, above=True),
         "optimizer": one_of(*OPTIMIZERS) | Constraint("a callable without arguments", callable),
         "dropout": number(0, 0.95),
         "augmentation": NONE
@@ -122,12 +131,17 @@ class Recipe(BaseEstimator, abc.ABC):
         "n_views": NONE | integer(2),
     }
 
+    # Whether the head is alone with a frozen network at first: an exact head then tells where to
+    # read. Of one that is trained along with all blocks it tells nothing.
+    chooses_readout = True
+
     def __init__(
         self,
         train_blocks: Any = None,
         epochs: int | None = None,
         learning_rate: float | None = None,
         head_learning_rate: float | None = None,
+        layer_decay: float | None = None,
         optimizer: Any = "adam",
         dropout: float = 0.0,
         augmentation: Any = None,
@@ -140,6 +154,7 @@ class Recipe(BaseEstimator, abc.ABC):
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.head_learning_rate = head_learning_rate
+        self.layer_decay = layer_decay
         self.optimizer = optimizer
         self.dropout = dropout
         self.augmentation = augmentation
@@ -425,9 +440,14 @@ class Recipe(BaseEstimator, abc.ABC):
             rate = own or chosen.learning_rate  # learning_rate is that of the blocks, later
         if not trained and self._solves_head(only_stage):
             return Stage(name, {HEAD: rate}, 1, solver="exact", penalty=self.head_penalty)
+        decay = 1.0 if self.layer_decay is None else self.layer_decay
+        rates = {block: rate * decay**depth for depth, block in enumerate(reversed(trained))}
         return Stage(
             name=name,
-            learning_rates={**dict.fromkeys(trained, rate), HEAD: self.head_learning_rate or rate},
+            learning_rates={
+                **{block: rates[block] for block in trained},
+                HEAD: self.head_learning_rate or rate,
+            },
             epochs=self.epochs or chosen.epochs,
             batch_norm=self.batch_norm or chosen.batch_norm,
             batch_norm_momentum=chosen.batch_norm_momentum,

@@ -13,6 +13,7 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 ROWS = {
     "activation_store.py": "| frozen pass against predict's second call |",
     "data_look.py": "| near copies |",
+    "few_labels.py": "| composite transfer (the default) |",
     "openmoji.py": "| composite transfer |",
     "picture_files.py": "| an epoch of training |",
     "sklearn_contract.py": "| scenario |",

@@ -78,6 +78,45 @@ def test_settings_reach_the_stages():
     assert dict(only.learning_rates) == {"head": 0.5}
 
 
+def test_rates_fall_from_block_to_block():
+    recipe = CompositeTransfer(learning_rate=1e-2, layer_decay=0.5)
+    head, blocks = recipe.stages(BLOCKS, 100)
+    assert dict(blocks.learning_rates) == {
+        "stem": 1e-2 / 4,
+        "low": 1e-2 / 2,
+        "high": 1e-2,
+        "head": 1e-2,
+    }
+    assert head.learning_rates == CompositeTransfer().stages(BLOCKS, 100)[0].learning_rates
+    gradual = CompositeTransfer("gradual", learning_rate=1e-2, layer_decay=0.5)
+    assert dict(gradual.stages(BLOCKS, 100)[2].learning_rates) == {
+        "low": 1e-2 / 2,
+        "high": 1e-2,
+        "head": 1e-2,
+    }
+
+
+def test_blocks_move_as_far_as_their_rates_say():
+    X, y = tiny.pictures()
+    targets = np.unique(y, return_inverse=True)[1]
+    batch = tf.data.Dataset.from_tensor_slices((X.astype("float32") / 255, targets)).batch(24)
+    moved = {}
+    for decay in (None, 0.5):
+        keras.utils.set_random_seed(0)
+        recipe = ParameterTransfer(
+            epochs=1, learning_rate=1e-2, layer_decay=decay, optimizer="sgd", batch_norm="frozen"
+        )
+        model = recipe.build(tiny.cnn, outputs=3, input_shape=SHAPE)
+        before = {w.path: w.numpy() for w in model.trainable_weights}
+        recipe.fit(model, batch, pretrained=True, verbose=False)
+        moved[decay] = {w.path: w.numpy() - before[w.path] for w in model.trainable_weights}
+    for path, share in (("conv0.conv0", 1 / 4), ("conv1.conv1", 1 / 2), ("conv2.conv2", 1.0)):
+        path = f"{path}/kernel"
+        np.testing.assert_allclose(
+            moved[0.5][path], share * moved[None][path], rtol=0.01, atol=1e-7
+        )
+
+
 def test_the_rate_of_the_head_follows_in_later_stages():
     head, blocks = CompositeTransfer(learning_rate=1e-4).stages(BLOCKS, 100)
     assert set(blocks.learning_rates.values()) == {1e-4}
@@ -305,6 +344,7 @@ SETTINGS = {
     "epochs": [0, 1.5, "3"],
     "learning_rate": [0, -1e-3, float("nan"), float("inf"), "fast"],
     "head_learning_rate": [0],
+    "layer_decay": [0, 1.1, -0.5, "half"],
     "optimizer": ["adan", 3, None],
     "dropout": [-0.1, 1.0, None],
     "augmentation": ["flop", 3, ["flip", "flop"]],
@@ -329,7 +369,9 @@ def test_reports_all_settings_at_once():
 
 
 def test_check_accepts_what_is_documented():
-    CompositeTransfer("gradual", 3, 1e-3, 1e-2, keras.optimizers.SGD, 0.5, "all", "train").check()
+    CompositeTransfer(
+        "gradual", 3, 1e-3, 1e-2, 0.8, keras.optimizers.SGD, 0.5, "all", "train"
+    ).check()
     ParameterTransfer(np.int64(2), augmentation=("flip", "crop")).check()
 
 

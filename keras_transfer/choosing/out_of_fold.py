@@ -32,6 +32,8 @@ class OutOfFold:
     losses : numpy.ndarray of shape (n,)
         Of each example, over the repeats: in nats, at the temperature; of numbers the squared
         error. NaN as above.
+    hits : numpy.ndarray of shape (n,)
+        How many of the answers to each example are right, as a share; NaN for numbers.
     weights : numpy.ndarray of shape (n,)
         How much each example counts; 0 as above.
     temperature : float
@@ -41,6 +43,7 @@ class OutOfFold:
 
     outputs: np.ndarray
     losses: np.ndarray
+    hits: np.ndarray
     weights: np.ndarray
     temperature: float = 1.0
 
@@ -72,10 +75,18 @@ class OutOfFold:
         outputs = as_outputs(self.outputs[:, kept] / self.temperature, task)
         return targets[kept], outputs, self.weights[kept]
 
-    def difference(self, other: OutOfFold) -> tuple[float, float]:
-        """Return by how much the loss is above another's on the same examples, and its error."""
+    @property
+    def right(self) -> float:
+        """The weighted mean of the hits."""
+        return float(_mean(self.hits, self.weights)[0])
+
+    def difference(self, other: OutOfFold, what: str = "losses") -> tuple[float, float]:
+        """Return by how much losses or hits are above another's on the same examples.
+
+        Returns the mean of the differences, and its standard error.
+        """
         weights = np.minimum(self.weights, other.weights)
-        return _mean(self.losses - other.losses, weights)
+        return _mean(getattr(self, what) - getattr(other, what), weights)
 
 
 def out_of_fold(
@@ -160,7 +171,13 @@ def out_of_fold(
     )
     losses = np.full(n, np.nan)
     losses[answered] = found
-    return OutOfFold(outputs, losses, counted, temperature)
+    hits = np.full(n, np.nan)
+    if task == "multiclass":
+        is_right = outputs[:, answered].argmax(axis=2) == targets[answered]
+        hits[answered] = is_right.mean(axis=0)
+    elif task == "multilabel":
+        hits[answered] = ((outputs[:, answered] > 0) == (targets[answered] > 0)).mean(axis=(0, 2))
+    return OutOfFold(outputs, losses, hits, counted, temperature)
 
 
 def why_not_answer(

@@ -12,20 +12,13 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.backbones.partition import HEAD, RESERVED
-from keras_transfer.choosing.out_of_fold import (
-    OutOfFold,
-    out_of_fold,
-    some_examples,
-    why_not_answer,
-)
+from keras_transfer.choosing.out_of_fold import OutOfFold
+from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import UnknownNameError
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.nodes import Node
 from keras_transfer.graph.readout import AVERAGE, CONCATENATE, LAST, Pooling, Readout
-from keras_transfer.training.activation_store import Memory, open_store
-from keras_transfer.training.exact_head import leave_one_out_loss
 from keras_transfer.training.lazy_network import LazyNetwork
-from keras_transfer.training.stored_outputs import StoredOutputs
 
 __all__ = [
     "AUTO",
@@ -167,27 +160,18 @@ def _block_shapes(nodes: Mapping[str, Node]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def given_readout(readout: Readout, network: LazyNetwork) -> ReadoutChoice:
+def given_readout(readout: Readout, network: LazyNetwork, reason: str = "given") -> ReadoutChoice:
     """Return what stands for a readout that a user gave, of the network that reads so."""
     blocks = [block for block in network.outline.blocks if block.name != HEAD]
     resolved = readout.resolve([block.name for block in blocks], "the backbone")
-    return ReadoutChoice(resolved, "given", (), sum(block.parameters for block in blocks))
+    return ReadoutChoice(resolved, reason, (), sum(block.parameters for block in blocks))
 
 
 def choose_readout(
     blueprint: Blueprint,
-    inputs: Any,
-    keys: Sequence[bytes],
-    targets: np.ndarray,
-    task: str,
+    trial: Trial,
     *,
-    n_outputs: int,
-    weights: np.ndarray,
-    groups: np.ndarray | None = None,
-    memory: Memory | None = None,
-    reader: str = "",
     train_blocks: Any = None,
-    seed: int = 0,
     advance: Callable[[int], None] = lambda n: None,
     deadline: float | None = None,
 ) -> ReadoutChoice:
@@ -203,23 +187,10 @@ def choose_readout(
     ----------
     blueprint : Blueprint
         Of the model; what it reads is left open.
-    inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
-    keys : sequence of bytes, length n
-    targets : numpy.ndarray of shape (n,) or (n, n_outputs)
-        As for `solve_head`.
-    task : {"multiclass", "multilabel", "regression"}
-    n_outputs : int
-    weights : numpy.ndarray of shape (n,)
-    groups : numpy.ndarray of shape (n,), optional
-        Examples of one group are never on both sides of a fold.
-    memory : Memory or None
-        Where the outputs are kept; None: nowhere.
-    reader : str
-        As for `StoredOutputs`.
+    trial : Trial
+        The training examples.
     train_blocks : object
         The recipe's: a number or names of blocks, which the model then holds.
-    seed : int, default=0
-        Of the folds.
     advance : callable
         Called with the number of rows that were computed.
     deadline : float, optional
@@ -236,10 +207,9 @@ def choose_readout(
     Regression Trees" (1984), for the simplest within a standard error.
     """
     began = time.monotonic()
-    store = None if memory is None else open_store(memory)
 
     def network_of(readout: Readout, **changes: Any) -> LazyNetwork:
-        return LazyNetwork(replace(blueprint, readout=readout, **changes), store)
+        return trial.network(replace(blueprint, readout=readout, **changes))
 
     whole = network_of(Readout(LAST), head=None)
     depths = [block.name for block in whole.outline.blocks]
@@ -262,57 +232,30 @@ def choose_readout(
     candidates = candidate_readouts(whole.outline.nodes)
     if len(candidates) < 2:
         return result(Readout(LAST), "the last block: no other can be read")
-    if why_not := why_not_answer(targets, task, weights, groups):
-        return result(Readout(LAST), f"the last block: {why_not}")
+    if trial.why_not:
+        return result(Readout(LAST), f"the last block: {trial.why_not}")
 
     # === One pass for all ===
-    scored = some_examples(targets, task, groups, seed)
-    is_few = len(targets) <= 2 * len(scored)
-    computed = np.arange(len(targets)) if is_few else scored
+    n_examples = len(trial.targets)
+    computed = np.arange(n_examples) if n_examples <= 2 * len(trial.rows) else trial.rows
     joined = network_of(
         Readout([each.blocks[0] for each in candidates], [each.pooling[0] for each in candidates]),
         head=None,
     )
-    ends = joined.nodes[CONCATENATE].inputs
-    kept = StoredOutputs(joined, memory or Memory(exact=True), reader)
-    of_computed = [keys[row] for row in computed.tolist()]
-    found = kept.activations(
-        inputs if len(computed) == len(targets) else inputs[computed],
-        of_computed,
-        [(end,) for end in ends],
-        advance=advance,
-        deadline=deadline,
-        keep=memory is not None,
-    )
+    cuts = [(end,) for end in joined.nodes[CONCATENATE].inputs]
+    found = trial.activations(joined, cuts, computed, advance=advance, deadline=deadline)
     if found is None:
         return result(Readout(LAST), "the last block: one pass takes longer than the time budget")
-    places = np.searchsorted(computed, scored)
+    places = np.searchsorted(computed, trial.rows)
     features = {
         readout: outputs.take(places)[0] for readout, outputs in zip(candidates, found, strict=True)
     }
 
     # === Which of them ===
-    examples = {"n_outputs": n_outputs, "weights": weights[scored]}
-    of_scored = None if groups is None else groups[scored]
+    def answer(readout: Readout) -> OutOfFold:
+        return trial.answer(np.concatenate([features[part] for part in _parts(readout)], axis=1))
 
-    def answer(readout: Readout, n_repeats: int | None = None) -> OutOfFold:
-        return out_of_fold(
-            np.concatenate([features[part] for part in _parts(readout)], axis=1),
-            targets[scored],
-            task,
-            groups=of_scored,
-            n_repeats=n_repeats,
-            seed=seed,
-            **examples,
-        )
-
-    quick = {
-        # Leaving one out of a group tells nothing.
-        each: leave_one_out_loss(features[each], targets[scored], task, **examples)
-        if groups is None
-        else answer(each, n_repeats=1).loss
-        for each in candidates
-    }
+    quick = {each: trial.answer_quickly(features[each]) for each in candidates}
     # Where the model could end: for each depth the best of each third of what lies below.
     blocks = list(dict.fromkeys(each.blocks[0] for each in candidates))
     answers: dict[Readout, OutOfFold] = {}
@@ -349,14 +292,10 @@ def choose_readout(
         ScoredReadout(each, answers[each].loss, answers[each].standard_error, size(each))
         for each in sorted(answers, key=lambda each: answers[each].loss)
     ]
-    if len(chosen.blocks) > 1 and memory is not None:
-        # Each part is kept; the network that was chosen reads them joined.
-        network = network_of(chosen)
+    if len(chosen.blocks) > 1:  # each part is kept; what reads them joined is to find them so
         outputs = dict(zip(candidates, found, strict=True))
         arrays = [outputs[part].arrays[0] for part in _parts(chosen)]
-        StoredOutputs(network, memory, reader).keep(
-            network.boundary().cut, of_computed, [np.concatenate(arrays, axis=1)]
-        )
+        trial.keep(network_of(chosen), computed, np.concatenate(arrays, axis=1))
     reason = f"chosen among {len(candidates)}, joined in {len(answers)} ways"
     return result(chosen, reason, ranking)
 

@@ -35,7 +35,8 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     readout : "auto", "last", str or Readout, default="auto"
         Which block outputs the head reads, and how they are pooled; the blocks above are left out.
         ``"auto"``: chosen on the training data, by how well an exact head answers for examples that
-        it has not seen; the last block where the backbone's weights are random.
+        it has not seen; the last block where the backbone's weights are random, and in parameter
+        transfer.
     modality : {"picture", "features"}, optional
         By default the backbone's, or told by the shape of X.
     image_size : int or (int, int), optional
@@ -61,6 +62,10 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         as they are right, on held-out examples, or of an exact head out of fold; it is folded into
         the head's weights. Answers stay the same. With neither, as after fine-tuning on few labels,
         nothing is changed.
+    guard : "warn", "best" or None, default="warn"
+        On the training data, an exact head on the pretrained network is compared with one on the
+        raw inputs (16 x 16 pixels), and on the network with random weights. ``"warn"``: say so
+        where the source does not help; ``"best"``: then take what is better, frozen.
     memory : None, False, str, path or Memory, default=None
         Where the outputs of what is frozen are kept, so that each picture passes it once, over all
         epochs, stages, folds and candidates: by default in this process, up to 8 GiB; in a folder,
@@ -93,6 +98,8 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         ``seconds``, and ``val_loss``, ``val_score`` where there is validation.
     n_iter_ : int
         Epochs over all stages.
+    guard_ : SourceCheck or None
+        How the source compares; None where its weights are random, or nothing can be told.
     validation_score_ : float
         On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
         few to hold any out: of exact heads on the pretrained network, each solved without the
@@ -147,6 +154,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         time_budget: float | None = None,
         class_weight: Any = None,
         calibration: str | None = "auto",
+        guard: str | None = "warn",
         memory: Any = None,
         on_error: str = "raise",
         callbacks: Any = None,
@@ -164,6 +172,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
             scoring=scoring,
             target_score=target_score,
             time_budget=time_budget,
+            guard=guard,
             memory=memory,
             on_error=on_error,
             callbacks=callbacks,

@@ -18,6 +18,7 @@ from keras_transfer.choosing.readout_choice import (
     choose_readout,
     given_readout,
 )
+from keras_transfer.choosing.trial import Trial
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import LAST, Readout, as_readout
@@ -169,18 +170,18 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
             encoded = targets.standardise(encoded)
         loaded = reader.load(X)
         with isolated_seed(blueprint.seed), naming_broken_files(loaded.inputs):
-            return choose_readout(
-                blueprint,
+            trial = Trial(
                 loaded.inputs,
                 row_keys(loaded.inputs, loaded.digests),
                 encoded,
                 targets.task,
-                n_outputs=targets.n_outputs,
-                weights=np.ones(len(encoded)),
+                targets.n_outputs,
+                np.ones(len(encoded)),
                 memory=as_memory(self.memory),
                 reader=repr(reader),
                 seed=blueprint.seed,
             )
+            return choose_readout(blueprint, trial)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features of X.

@@ -31,7 +31,8 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
     readout : "auto", "last", str or Readout, default="auto"
         Which block outputs the head reads, and how they are pooled; the blocks above are left out.
         ``"auto"``: chosen on the training data, by how well an exact head answers for examples that
-        it has not seen; the last block where the backbone's weights are random.
+        it has not seen; the last block where the backbone's weights are random, and in parameter
+        transfer.
     modality : {"picture", "features"}, optional
         By default the backbone's, or told by the shape of X.
     image_size : int or (int, int), optional
@@ -47,6 +48,10 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         where ``validation="auto"`` would not; then that part only measures.
     time_budget : float, optional
         Seconds that a fit may take, compilation included.
+    guard : "warn", "best" or None, default="warn"
+        On the training data, an exact head on the pretrained network is compared with one on the
+        raw inputs (16 x 16 pixels), and on the network with random weights. ``"warn"``: say so
+        where the source does not help; ``"best"``: then take what is better, frozen.
     memory : None, False, str, path or Memory, default=None
         Where the outputs of what is frozen are kept, so that each picture passes it once, over all
         epochs, stages, folds and candidates: by default in this process, up to 8 GiB; in a folder,
@@ -77,6 +82,8 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         ``learning_rate``, ``seconds``, and ``val_loss``, ``val_score`` where there is validation.
     n_iter_ : int
         Epochs over all stages.
+    guard_ : SourceCheck or None
+        How the source compares; None where its weights are random, or nothing can be told.
     validation_score_ : float
         On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
         few to hold any out: of exact heads on the pretrained network, each solved without the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import math
 import time
 from collections.abc import Mapping
@@ -10,19 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_random_state
 
 from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.partition import LOGITS
 from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.choosing.calibration import as_outputs
-from keras_transfer.choosing.out_of_fold import (
-    OutOfFold,
-    out_of_fold,
-    some_examples,
-    why_not_answer,
-)
+from keras_transfer.choosing.guard import GUARDS, SourceCheck, check_source
+from keras_transfer.choosing.out_of_fold import OutOfFold
 from keras_transfer.choosing.readout_choice import AUTO, choose_readout, given_readout
+from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError, warn
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.estimators.scoring import output_score
@@ -40,14 +39,13 @@ from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTarg
 from keras_transfer.inputs.weights import check_sample_weight
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
-from keras_transfer.training.activation_store import as_memory, open_store
+from keras_transfer.training.activation_store import as_memory
 from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.callbacks import fresh_callbacks
 from keras_transfer.training.data_look import look_at
 from keras_transfer.training.data_report import DataReport
 from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.fitted import FittedNetwork
-from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.progress import Silent, open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import run_stages
@@ -90,6 +88,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         "target_score": NONE | number(-np.inf),
         "time_budget": NONE | number(0, above=True),
         "callbacks": NONE | instance_of((list, tuple), "a list of callbacks"),
+        "guard": NONE | one_of(*GUARDS),
         "on_error": one_of("raise", "skip"),
         "verbose": one_of("auto", True, False, 0, 1),
     }
@@ -108,6 +107,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         scoring: Any = None,
         target_score: float | None = None,
         time_budget: float | None = None,
+        guard: str | None = "warn",
         memory: Any = None,
         on_error: str = "raise",
         callbacks: Any = None,
@@ -124,6 +124,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         self.scoring = scoring
         self.target_score = target_score
         self.time_budget = time_budget
+        self.guard = guard
         self.memory = memory
         self.on_error = on_error
         self.callbacks = callbacks
@@ -221,7 +222,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         InvalidParameterError
             If a parameter cannot.
         """
-        started = time.monotonic()
+        started, groups_given = time.monotonic(), groups
         self._check_parameters()
         callbacks = fresh_callbacks(self.callbacks)
         recipe, backbone = as_recipe(self.recipe), as_backbone(self.backbone)
@@ -268,35 +269,55 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 weights = self._example_weights(targets, examples)
                 head = Head(targets.task, targets.n_outputs, recipe.dropout)
                 blueprint = Blueprint(backbone, head, reader.shape, Readout(), weight_seed)
-                choice = None
-                if self.readout == AUTO:
+                trial = Trial(
+                    examples.inputs,
+                    examples.keys(),
+                    trained_targets,
+                    targets.task,
+                    targets.n_outputs,
+                    weights,
+                    groups,
+                    memory,
+                    repr(reader),
+                    fold_seed,
+                )
+                choice, readout, reason = None, Readout(), "the last block: all is trained along"
+                if self.readout != AUTO:
+                    readout, reason = as_readout(self.readout), "given"
+                elif recipe.chooses_readout:
                     with display.counting("where to read", len(examples)) as advance:
                         choice = choose_readout(
                             blueprint,
-                            examples.inputs,
-                            examples.keys(),
-                            trained_targets,
-                            targets.task,
-                            n_outputs=targets.n_outputs,
-                            weights=weights,
-                            groups=groups,
-                            memory=memory,
-                            reader=repr(reader),
+                            trial,
                             train_blocks=recipe.train_blocks,
-                            seed=fold_seed,
                             advance=advance,
                             deadline=deadline,
                         )
                     if choice.ranking:
                         display.say(f"read at {choice}")
-                readout = as_readout(self.readout) if choice is None else choice.readout
-                network = LazyNetwork(
-                    replace(blueprint, readout=readout),
-                    None if memory is None else open_store(memory),
-                )
+                    readout = choice.readout
+                network = trial.network(replace(blueprint, readout=readout))
                 if choice is None:
-                    choice = given_readout(readout, network)
+                    choice = given_readout(readout, network, reason)
                 blocks, pretrained = network.outline.blocks, not network.is_random
+
+                # What exact heads answer for examples that they have not seen.
+                folds, source = None, None
+                reading = replace(blueprint, readout=readout)
+                is_asked = self.guard is not None or (held is None and self.validation == "auto")
+                if is_asked and pretrained and not trial.why_not:
+                    folds = trial.answer_from(reading, deadline)
+                if folds is not None and self.guard is not None:
+                    answer_from = functools.partial(trial.answer_from, deadline=deadline)
+                    source = check_source(reading, folds, answer_from)
+                    if source.best is not None and self.guard == "best":
+                        display.say(str(source))
+                        return self._take_rival(
+                            source, deadline, X, y, sample_weight, groups_given, validation_data
+                        )
+                    if source.best is not None:
+                        warn(str(source))
+
                 stages = recipe.stages(
                     blocks,
                     len(examples) * (recipe.n_views or 1),
@@ -320,13 +341,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     set_units(model, targets.mean, targets.scale)
                 if wants_feature_units(targets.task, reader.shape, pretrained):
                     set_feature_units(model, features, examples.weights[rows])
-
-                # With few labels the exact head stands for the model: it is solved fold by fold.
-                folds, of_folds = None, None
-                if held is None and self.validation == "auto" and pretrained:
-                    folds, of_folds = self._answer_out_of_fold(
-                        feeder, targets, examples, trained_targets, weights, groups, fold_seed
-                    )
 
                 # === What each stage trains on ===
                 scale = np.array(getattr(targets, "scale", 1.0))
@@ -365,11 +379,14 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 network.release()
         last = result.records[-1].stage if result.records else stages[0]
         # === How sure it is, and how good ===
-        logits, answers = None, result.answers if folds is None else of_folds
+        logits, answers = None, result.answers
+        if held is None and self.validation == "auto" and folds is not None:
+            answers = self._decode(folds, trial, targets, examples)
         if answers is not None and steers and targets.task != "regression" and held is not None:
             logits = feeder.held_logits().astype(np.float64)
         is_solved = last.solver == "exact"
-        temperature = self._temperature(targets.task, logits, held, folds if is_solved else None)
+        stands_for = folds if is_solved and self.validation is not None else None
+        temperature = self._temperature(targets.task, logits, held, stands_for)
         if temperature != 1:
             head = model.get_layer(LOGITS)
             head.set_weights([weight / temperature for weight in head.get_weights()])
@@ -383,6 +400,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             {
                 "backbone_": backbone,
                 "readout_": choice,
+                "guard_": source,
                 "stages_": result.records,
                 "history_": result.history,
                 "n_iter_": len(result.history["epoch"]),
@@ -408,34 +426,42 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             raise KeyboardInterrupt
         return self
 
-    def _answer_out_of_fold(
+    def _take_rival(
         self,
-        feeder: Feeder,
-        targets: Any,
-        examples: Examples,
-        trained_targets: np.ndarray,
-        weights: np.ndarray,
-        groups: np.ndarray | None,
-        seed: int,
-    ) -> tuple[OutOfFold | None, Answers | None]:
-        """Let exact heads on what the head reads answer for examples that they have not seen."""
-        rows = some_examples(trained_targets, targets.task, groups, seed)
-        of_rows = None if groups is None else groups[rows]
-        if why_not_answer(trained_targets[rows], targets.task, weights[rows], of_rows):
-            return None, None
-        found = out_of_fold(
-            feeder.features(rows),
-            trained_targets[rows],
-            targets.task,
-            n_outputs=targets.n_outputs,
-            weights=weights[rows],
-            groups=of_rows,
-            seed=seed,
-        )
-        truth, outputs, _ = found.answers(examples.targets[rows], targets.task)
+        source: SourceCheck,
+        deadline: float | None,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        validation_data: Any,
+    ) -> Self:
+        """Fit an exact head on what does better than the source, and take that over."""
+        assert source.best is not None
+        settings = {
+            "backbone": source.best.backbone,
+            "recipe": "structure",
+            "readout": source.best.readout,
+            "guard": None,
+            "verbose": False,
+        }
+        if deadline is not None:
+            settings["time_budget"] = max(1.0, deadline - time.monotonic())
+        other = clone(self).set_params(**settings)
+        given = {"sample_weight": sample_weight, "groups": groups}
+        other.fit(X, y, **given, validation_data=validation_data)
+        own = self.get_params(deep=False)
+        fitted = {name: value for name, value in vars(other).items() if name not in own}
+        network = fitted.pop("_network")
+        self._set_fitted({**fitted, "guard_": source}, network)
+        return self
+
+    def _decode(self, folds: OutOfFold, trial: Trial, targets: Any, examples: Examples) -> Answers:
+        """Return what a score reads: out-of-fold answers in the user's units."""
+        truth, outputs, _ = folds.answers(examples.targets[trial.rows], targets.task)
         if isinstance(targets, NumberTargets):
             outputs = outputs * np.array(targets.scale) + np.array(targets.mean)
-        return found, (truth, outputs, examples.weights[rows][found.weights > 0])
+        return truth, outputs, examples.weights[trial.rows][folds.weights > 0]
 
     def _look_at(
         self, feeder: Feeder, given: _Given, examples: Examples, held: Examples | None

@@ -12,6 +12,7 @@ import numpy as np
 from keras_transfer.backbones.backbone import Backbone, CallableSource, ModelSource
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.registry import describe_named
+from keras_transfer.choosing.guard import Rival, SourceCheck
 from keras_transfer.choosing.readout_choice import ReadoutChoice, ScoredReadout
 from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.graph.readout import Readout
@@ -39,7 +40,9 @@ _DATACLASSES: dict[str, type] = {
         PictureInput,
         Readout,
         ReadoutChoice,
+        Rival,
         ScoredReadout,
+        SourceCheck,
         Stage,
         StageRecord,
     )

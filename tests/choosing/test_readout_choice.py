@@ -13,6 +13,7 @@ import keras_transfer
 from keras_transfer import (
     CompositeTransfer,
     Memory,
+    ParameterTransfer,
     Readout,
     StructureTransfer,
     TransferClassifier,
@@ -23,6 +24,7 @@ from keras_transfer import (
 from keras_transfer.choosing import out_of_fold
 from keras_transfer.choosing import readout_choice as module
 from keras_transfer.choosing.readout_choice import candidate_readouts, choose_readout
+from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import UnknownNameError
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.training.activation_store import open_store
@@ -63,7 +65,7 @@ NEW_X, NEW_Y = dots(seed=1)
 
 
 def make(kind=TransferClassifier, recipe="structure", source=None, **parameters):
-    options = {"validation": None, "random_state": 0, **parameters}
+    options = {"validation": None, "guard": None, "random_state": 0, **parameters}
     return kind(source or backbone(), recipe, **options)
 
 
@@ -219,6 +221,12 @@ def test_of_many_a_part_tells(computed, monkeypatch):
 # === No choice ===
 
 
+def test_parameter_transfer_reads_the_last():
+    choice = make(recipe=ParameterTransfer(epochs=1)).fit(X, Y).readout_
+    assert choice.readout == Readout("conv5")
+    assert choice.reason == "the last block: all is trained along"
+
+
 def test_random_weights_read_the_last():
     clf = make(source=tower).fit(X, Y)
     assert clf.readout_.readout == Readout("conv5")
@@ -253,15 +261,11 @@ def test_a_pass_that_is_too_long(monkeypatch):
     monkeypatch.setattr(FrozenPart, "on_inputs", slowly)
     many = np.arange(320)
     pictures = np.random.default_rng(0).uniform(0, 255, (320, *SHAPE)).astype("f")
+    trial = Trial(
+        pictures, [b"%16d" % row for row in many], many % 2, "multiclass", 2, np.ones(320)
+    )
     choice = choose_readout(
-        Blueprint(backbone(), None, SHAPE, Readout(), 0),
-        pictures,
-        [b"%16d" % row for row in many],
-        many % 2,
-        "multiclass",
-        n_outputs=2,
-        weights=np.ones(320),
-        deadline=time.monotonic() + 0.4,
+        Blueprint(backbone(), None, SHAPE, Readout(), 0), trial, deadline=time.monotonic() + 0.4
     )
     assert choice.readout == Readout("conv5")
     assert choice.reason == "the last block: one pass takes longer than the time budget"

@@ -36,7 +36,13 @@ def backbone(build=tiny.residual):
 
 
 def make(recipe="structure", build=tiny.residual, **parameters):
-    options = {"readout": "last", "random_state": 0, "validation": None, **parameters}
+    options = {
+        "readout": "last",
+        "guard": None,
+        "random_state": 0,
+        "validation": None,
+        **parameters,
+    }
     return TransferClassifier(backbone(build), recipe, **options)
 
 
@@ -220,7 +226,8 @@ FrozenPart.on_inputs = lambda self, inputs: rows.append(len(inputs)) or run(self
 X, y = tiny.pictures()
 backbone = tiny.settled(tiny.residual, X.shape[1:])
 recipe = StructureTransfer()
-clf = TransferClassifier(backbone, recipe, memory={folder!r}, validation=None).fit(X, y)
+options = dict(memory={folder!r}, validation=None, guard=None)
+clf = TransferClassifier(backbone, recipe, **options).fit(X, y)
 print(sum(rows), repr(clf.predict_proba(X[:2]).tolist()))
 """
 

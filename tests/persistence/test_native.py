@@ -567,7 +567,9 @@ DESCRIPTIONS = {
     "a list": lambda d: [1],
     "another estimator": lambda d: d.update(estimator="Popen"),
     "no parameters": lambda d: d.pop("parameters") and None,
-    "a parameter of a later version": lambda d: d["parameters"]["$dict"].append(["guard", "warn"]),
+    "a parameter of a later version": lambda d: d["parameters"]["$dict"].append(
+        ["strategy", "mirrored"]
+    ),
     "parameters that are none": lambda d: d.update(parameters=[1]),
     "fitted attributes that are none": lambda d: d.update(fitted=[1]),
     "a tag of a later version": lambda d: d["fitted"]["$dict"].append(["new_", {"$new": 1}]),
