@@ -57,7 +57,7 @@ def raw_pixels(X, y, X_test, seed, shorten):
         for pictures in (X, X_test)
     ]
     search = openmoji.logistic_regression().fit(small[0], y)
-    return search.predict_proba(small[1]), (small[0].shape[1] + 1) * (y.max() + 1)
+    return search.predict_proba(small[1]), (small[0].shape[1] + 1) * (int(y.max()) + 1)
 
 
 METHODS = {

@@ -58,7 +58,7 @@ def train(model, X, y, epochs, learning_rate):
 def from_scratch(X, y, X_test, seed, shorten):
     keras.utils.set_random_seed(seed)
     # Momentum 0.99 never settles in so few steps, and would score at chance.
-    model, _ = network(X.shape[1], None, y.max() + 1, batch_norm_momentum=0.9)
+    model, _ = network(X.shape[1], None, int(y.max()) + 1, batch_norm_momentum=0.9)
     train(model, X, y, FROM_SCRATCH["epochs"] // shorten, FROM_SCRATCH["learning_rate"])
     return model.predict(X_test, verbose=0), model.count_params()
 
@@ -67,7 +67,7 @@ def linear_probe(X, y, X_test, seed, shorten):
     model, features = network(X.shape[1], "imagenet")
     frozen = keras.Model(model.inputs, features)
     search = logistic_regression().fit(frozen.predict(X, verbose=0), y)
-    return search.predict_proba(frozen.predict(X_test, verbose=0)), 1281 * (y.max() + 1)
+    return search.predict_proba(frozen.predict(X_test, verbose=0)), 1281 * (int(y.max()) + 1)
 
 
 def logistic_regression():
@@ -77,7 +77,7 @@ def logistic_regression():
 
 def plain_fine_tuning(X, y, X_test, seed, shorten, learning_rate=FINE_TUNING["learning_rate"]):
     keras.utils.set_random_seed(seed)
-    model, _ = network(X.shape[1], "imagenet", y.max() + 1)
+    model, _ = network(X.shape[1], "imagenet", int(y.max()) + 1)
     train(model, X, y, FINE_TUNING["epochs"] // shorten, learning_rate)
     trained = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     return model.predict(X_test, verbose=0), trained
