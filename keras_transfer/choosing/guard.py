@@ -149,7 +149,8 @@ def check_source(
             )
         )
     n_examples = int(np.count_nonzero(own.weights))
-    return SourceCheck(backbone.name, own.loss, own.right, n_examples, tuple(found))
+    name = f"{backbone.name} read at {blueprint.readout.description}"
+    return SourceCheck(name, own.loss, own.right, n_examples, tuple(found))
 
 
 def _evidence(rival: OutOfFold, own: OutOfFold) -> float:

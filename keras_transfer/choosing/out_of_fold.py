@@ -191,6 +191,8 @@ def why_not_answer(
         As for `out_of_fold`.
     """
     counted = weights > 0
+    if not counted.any():
+        return "no example that counts"
     if groups is not None and len(np.unique(groups[counted])) < 2:
         return "one group only"
     if task == "multiclass" and np.bincount(targets[counted]).max() < 2:

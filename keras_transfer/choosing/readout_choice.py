@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.backbones.partition import HEAD, RESERVED
+from keras_transfer.backbones.partition import HEAD, RESERVED, Block
 from keras_transfer.choosing.out_of_fold import OutOfFold
 from keras_transfer.choosing.trial import Trial
-from keras_transfer.errors import UnknownNameError
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.nodes import Node
-from keras_transfer.graph.readout import AVERAGE, CONCATENATE, LAST, Pooling, Readout
+from keras_transfer.graph.readout import CONCATENATE, LAST, Pooling, Readout
+from keras_transfer.recipe import select_blocks
 from keras_transfer.training.lazy_network import LazyNetwork
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 AUTO = "auto"
-
 
 # The grids that are tried beside the average; a finer one is hardly ever better, and takes more.
 _GRIDS = ((2, 2), (4, 4))
@@ -93,22 +92,14 @@ class ReadoutChoice:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        words = f"{describe(self.readout)}, {self.reason}"
+        words = f"{self.readout.description}, {self.reason}"
         if not self.ranking:
             return words
         chosen = next(each for each in self.ranking if each.readout == self.readout)
         words += f": out-of-fold loss {chosen.loss:.3g} ± {chosen.standard_error:.2g}"
         for other in [each for each in self.ranking if each is not chosen][:1]:
-            words += f", of {describe(other.readout)} {other.loss:.3g}"
+            words += f", of {other.readout.description} {other.loss:.3g}"
         return f"{words}; {self.left_out / (self.parameters + self.left_out):.0%} left out above it"
-
-
-def describe(readout: Readout) -> str:
-    """Name a readout in a few words: ``"block5c 2x2 + block6d"``."""
-    return " + ".join(
-        block if pooling == AVERAGE else f"{block} {pooling[0]}x{pooling[1]}"
-        for block, pooling in zip(readout.blocks, readout.pooling, strict=True)
-    )
 
 
 def candidate_readouts(nodes: Mapping[str, Node]) -> list[Readout]:
@@ -212,6 +203,7 @@ def choose_readout(
         return trial.network(replace(blueprint, readout=readout, **changes))
 
     whole = network_of(Readout(LAST), head=None)
+    least = _least_depth(train_blocks, whole.outline.blocks)
     depths = [block.name for block in whole.outline.blocks]
     sizes = {block.name: block.parameters for block in whole.outline.blocks}
 
@@ -230,7 +222,8 @@ def choose_readout(
     if whole.is_random:
         return result(Readout(LAST), "the last block: its weights are random")
     candidates = candidate_readouts(whole.outline.nodes)
-    if len(candidates) < 2:
+    deepest = depths.index(candidates[-1].blocks[0]) if candidates else -1
+    if len(candidates) < 2 or deepest < least:
         return result(Readout(LAST), "the last block: no other can be read")
     if trial.why_not:
         return result(Readout(LAST), f"the last block: {trial.why_not}")
@@ -259,7 +252,6 @@ def choose_readout(
     # Where the model could end: for each depth the best of each third of what lies below.
     blocks = list(dict.fromkeys(each.blocks[0] for each in candidates))
     answers: dict[Readout, OutOfFold] = {}
-    least = _least_depth(train_blocks, depths, blueprint.backbone.name)
     for n_blocks in range(-(-len(blocks) // 2), len(blocks) + 1):
         if depths.index(blocks[n_blocks - 1]) < least:
             continue
@@ -300,16 +292,14 @@ def choose_readout(
     return result(chosen, reason, ranking)
 
 
-def _least_depth(train_blocks: Any, depths: Sequence[str], where: str) -> int:
+def _least_depth(train_blocks: Any, blocks: Sequence[Block]) -> int:
     """Return the place of the block that must be there for a recipe's blocks to train."""
-    if isinstance(train_blocks, (list, tuple)):
-        for name in train_blocks:
-            if name not in depths:
-                raise UnknownNameError("train_blocks: block", name, depths, where)
-        return max(map(depths.index, train_blocks), default=0)
+    if train_blocks is None or isinstance(train_blocks, str):  # "all", "gradual": whatever is there
+        return 0
+    selected = select_blocks(train_blocks, blocks)  # refuses what does not exist
     if isinstance(train_blocks, numbers.Integral):
-        return min(max(int(train_blocks), 1), len(depths)) - 1
-    return 0
+        return max(len(selected), 1) - 1
+    return [block.name for block in blocks].index(selected[-1])
 
 
 def _parts(readout: Readout) -> list[Readout]:

@@ -167,7 +167,8 @@ def _describe(estimator: Any, seconds: float, is_interrupted: bool) -> dict[str,
         "skipped": len(report.skipped),
         "validation_score": None if math.isnan(score) else score,
         "validation_standard_error": None if math.isnan(error) else error,
-        "readout": str(estimator.readout_),
+        "readout": estimator.readout_.readout.description,
+        "readout_reason": str(estimator.readout_),
         "epochs": estimator.n_iter_,
         "stages": [
             {
@@ -198,7 +199,7 @@ def _cells(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("training pictures", f"{figures['training_pictures']:,}"),
         ("validation pictures", f"{figures['validation_pictures']:,}"),
         ("validation score", shown_score),
-        ("read at", figures["readout"].partition(",")[0]),
+        ("read at", figures["readout"]),
         ("epochs", f"{figures['epochs']:,}"),
         ("seconds", f"{figures['seconds']:.1f}"),
     ]

@@ -60,8 +60,8 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     calibration : "auto" or None, default="auto"
         ``"auto"``: divide the logits by the one temperature under which probabilities are as sure
         as they are right, on held-out examples, or of an exact head out of fold; it is folded into
-        the head's weights. Answers stay the same. With neither, as after fine-tuning on few labels,
-        nothing is changed.
+        the head's weights. Answers stay the same. With neither, as after fine-tuning on few labels
+        or with ``validation=None``, nothing is changed.
     guard : "warn", "best" or None, default="warn"
         On the training data, an exact head on the pretrained network is compared with one on the
         raw inputs (16 x 16 pixels), and on the network with random weights. ``"warn"``: say so

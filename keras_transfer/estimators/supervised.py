@@ -301,23 +301,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     choice = given_readout(readout, network, reason)
                 blocks, pretrained = network.outline.blocks, not network.is_random
 
-                # What exact heads answer for examples that they have not seen.
-                folds, source = None, None
-                reading = replace(blueprint, readout=readout)
-                is_asked = self.guard is not None or (held is None and self.validation == "auto")
-                if is_asked and pretrained and not trial.why_not:
-                    folds = trial.answer_from(reading, deadline)
-                if folds is not None and self.guard is not None:
-                    answer_from = functools.partial(trial.answer_from, deadline=deadline)
-                    source = check_source(reading, folds, answer_from)
-                    if source.best is not None and self.guard == "best":
-                        display.say(str(source))
-                        return self._take_rival(
-                            source, deadline, X, y, sample_weight, groups_given, validation_data
-                        )
-                    if source.best is not None:
-                        warn(str(source))
-
                 stages = recipe.stages(
                     blocks,
                     len(examples) * (recipe.n_views or 1),
@@ -335,6 +318,25 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     n_views=recipe.n_views,
                 )
                 feeder.run(deadline, display)
+
+                # What exact heads answer for examples that they have not seen, by the pass above.
+                folds, source = None, None
+                reading = replace(blueprint, readout=readout)
+                measures = held is not None and steers
+                is_asked = self.guard is not None or (self.validation is not None and not measures)
+                if is_asked and pretrained and not trial.why_not:
+                    folds = trial.answer_from(reading, deadline)
+                if folds is not None and self.guard is not None:
+                    answer_from = functools.partial(trial.answer_from, deadline=deadline)
+                    source = check_source(reading, folds, answer_from)
+                    if source.best is not None and self.guard == "best":
+                        display.say(str(source))
+                        return self._take_rival(
+                            source, deadline, X, y, sample_weight, groups_given, validation_data
+                        )
+                    if source.best is not None:
+                        warn(str(source))
+
                 report, (rows, features) = self._look_at(feeder, given, examples, held)
                 model = feeder.model
                 if isinstance(targets, NumberTargets):

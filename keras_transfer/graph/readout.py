@@ -78,6 +78,14 @@ class Readout:
         object.__setattr__(self, "blocks", names)
         object.__setattr__(self, "pooling", poolings)
 
+    @property
+    def description(self) -> str:
+        """A few words: ``"block5c 2x2 + block6d"``."""
+        return " + ".join(
+            block if pooling == AVERAGE else f"{block} {pooling[0]}x{pooling[1]}"
+            for block, pooling in zip(self.blocks, self.pooling, strict=True)
+        )
+
     def resolve(self, block_names: Sequence[str], where: str) -> Readout:
         """Return it with ``"last"`` replaced, checked against the blocks that exist.
 

@@ -16,6 +16,8 @@ from keras_transfer.choosing.out_of_fold import out_of_fold
 from keras_transfer.errors import InvalidParameterError, KerasTransferWarning
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import Readout
+from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.training.frozen import FrozenPart
 
 SHAPE = (32, 32, 3)
 
@@ -79,7 +81,8 @@ def test_a_source_that_does_not_help_is_told_with_the_numbers():
     assert pixels.name == "raw pixels"
     assert pixels.right > clf.guard_.right + 0.3
     assert f"raw pixels ({pixels.right:.0%} right, loss {pixels.loss:.3g})" in sentence
-    assert f"({clf.guard_.right:.0%} right" in sentence
+    assert f"{clf.guard_.name} ({clf.guard_.right:.0%} right" in sentence
+    assert clf.guard_.name.endswith(" read at last")
     assert "48 examples" in sentence
     assert "guard='best'" in sentence
 
@@ -175,6 +178,21 @@ def test_without_a_guard_nothing_is_compared():
 def test_it_is_a_warning_of_ours():
     with pytest.warns(KerasTransferWarning, match="the source does not help"):
         make().fit(*spots())
+
+
+def test_the_network_passes_once_for_all(monkeypatch):
+    open_store(Memory()).clear()
+    rows, run = [], FrozenPart.on_inputs
+
+    def count(self, inputs):
+        rows.append(len(inputs))
+        return run(self, inputs)
+
+    monkeypatch.setattr(FrozenPart, "on_inputs", count)
+    recipe = StructureTransfer(train_blocks=1, epochs=1)
+    clf = TransferClassifier(averages(), recipe, readout="last", random_state=0)
+    fit_and_hear(clf, *spots())
+    assert rows == [48, 48]  # the network up to the block that trains, and raw pixels
 
 
 # === The evidence ===

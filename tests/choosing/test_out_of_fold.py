@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_transfer.choosing import out_of_fold as module
-from keras_transfer.choosing.out_of_fold import out_of_fold
+from keras_transfer.choosing.out_of_fold import out_of_fold, some_examples, why_not_answer
 from keras_transfer.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -113,3 +113,24 @@ def test_the_temperature_suits_the_answers_best():
     assert min(losses, key=losses.get) == found.temperature
     numbers = answer(targets=FEATURES[:, :1], task="regression", n_outputs=1)
     assert numbers.temperature == 1
+
+
+def test_why_nothing_can_be_told():
+    even, none = np.ones(6), np.zeros(6)
+    classes = np.arange(6) % 2
+    assert why_not_answer(classes, "multiclass", even, None) == ""
+    assert why_not_answer(classes, "multiclass", none, None) == "no example that counts"
+    assert why_not_answer(np.arange(6), "multiclass", even, None) == "one example of each class"
+    assert why_not_answer(classes, "multiclass", even, np.zeros(6)) == "one group only"
+    few = np.array([1, 1, 1, 0, 0, 0.0])
+    assert why_not_answer(classes, "multiclass", few, None) == "under four examples"
+
+
+def test_of_many_some_that_are_alike(monkeypatch):
+    monkeypatch.setattr(module, "_ENOUGH", 20)
+    rows = some_examples(TARGETS, "multiclass")
+    assert len(rows) == 20
+    assert np.ptp(np.bincount(TARGETS[rows])) <= 1
+    voices = np.arange(60) % 12
+    rows = some_examples(TARGETS, "multiclass", voices)
+    assert not set(voices[rows]) & set(np.delete(voices, rows))

@@ -25,7 +25,7 @@ from keras_transfer.choosing import out_of_fold
 from keras_transfer.choosing import readout_choice as module
 from keras_transfer.choosing.readout_choice import candidate_readouts, choose_readout
 from keras_transfer.choosing.trial import Trial
-from keras_transfer.errors import UnknownNameError
+from keras_transfer.errors import DataError, InvalidParameterError, UnknownNameError
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.training.activation_store import open_store
 from keras_transfer.training.frozen import FrozenPart
@@ -162,6 +162,15 @@ def test_blocks_that_are_to_train_are_there(blocks, parts, monkeypatch):
 def test_a_block_that_is_not_there():
     with pytest.raises(UnknownNameError, match=r"train_blocks.*conv9"):
         make(recipe=StructureTransfer(train_blocks=["conv9"])).fit(X, Y)
+    with pytest.raises(InvalidParameterError, match=r"train_blocks: expected at most 6"):
+        make(recipe=StructureTransfer(train_blocks=7)).fit(X, Y)
+
+
+def test_nothing_is_computed_for_blocks_that_are_not_there(computed):
+    for blocks in (7, ["conv9"]):
+        with pytest.raises(InvalidParameterError):
+            make(recipe=StructureTransfer(train_blocks=blocks)).fit(X, Y)
+    assert computed == []
 
 
 @pytest.mark.parametrize("kind", ["labels", "numbers"])
@@ -335,6 +344,8 @@ def test_an_encoder_chooses_by_y(computed):
     assert head.score(NEW_X, NEW_Y) > 0.95
     assert encoder.fit(X, 1.5 * Y).readout_.ranking  # numbers
     assert encoder.fit(X).readout_.readout == Readout("conv5")
+    with pytest.raises(DataError, match="y: expected 48 entries"):
+        encoder.fit(X, Y[:7])
 
 
 def test_a_search_can_take_it():

@@ -25,6 +25,7 @@ def test_the_folder_that_it_writes(fitted):
     assert figures["classes"] == ["circle", "square", "stripes"]
     assert figures["training_pictures"] == 18
     assert figures["validation_score"] is None
+    assert figures["readout_reason"].startswith(f"{figures['readout']}, ")
     assert [stage["ended_by"] for stage in figures["stages"]] == ["epochs"]
     with open(fitted / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
