@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -135,8 +135,10 @@ class Trial:
     def answer_from(self, blueprint: Blueprint, deadline: float | None = None) -> OutOfFold | None:
         """Let exact heads on what a network reads answer; None if it is not ready in time."""
         network = self.network(blueprint)
-        # What has no weights, as raw inputs, has no boundary: its end then.
-        cut = network.boundary().cut or (network.outline.output,)
+        cut = network.boundary().cut
+        if not cut:  # nothing below the head has weights, as of raw inputs: all that it reads then
+            network = self.network(replace(blueprint, head=None))
+            cut = (network.outline.output,)
         if deadline is not None and time.monotonic() > deadline:
             return None
         found = self.activations(network, [cut], self.rows, deadline=deadline)

@@ -98,13 +98,16 @@ def test_a_source_that_helps_is_left_in_peace():
 def test_the_better_one_is_taken(tmp_path):
     X, y = spots()
     new_X, new_y = spots(seed=1)
-    plain, guarded = make(), make(guard="best")
+    plain, guarded = make(), make(guard="best", validation="auto")
     fit_and_hear(plain, X, y)
     assert fit_and_hear(guarded, X, y) == []
     assert guarded.score(new_X, new_y) > 0.95
     assert guarded.score(new_X, new_y) > plain.score(new_X, new_y) + 0.3
     assert guarded.backbone_.name == "raw_inputs"
     assert guarded.guard_.best.name == "raw pixels"
+    # Its own exact head answers out of fold, not what stands in the model before it is solved.
+    assert guarded.validation_score_ > 0.95
+    assert guarded.temperature_ < 2
     assert guarded.get_params()["backbone"] == averages()
     guarded.save(tmp_path / "clf.keras_transfer")
     loaded = keras_transfer.load(tmp_path / "clf.keras_transfer")
