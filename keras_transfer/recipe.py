@@ -53,9 +53,11 @@ from keras_transfer.training.stage import BATCH_NORM_POLICIES, SOLVERS, Stage
 from keras_transfer.training.stored_datasets import feed_datasets
 from keras_transfer.training.validation import Validation
 
-__all__ = ["BLOCKS", "Recipe", "select_blocks"]
+__all__ = ["AUTO_BLOCKS", "BLOCKS", "Recipe", "select_blocks"]
 
-BLOCKS = integer(0) | one_of("all") | sequence_of(instance_of(str, "block names"))
+AUTO_BLOCKS = "auto"
+
+BLOCKS = integer(0) | one_of("all", AUTO_BLOCKS) | sequence_of(instance_of(str, "block names"))
 
 
 class Recipe(BaseEstimator, abc.ABC):
@@ -66,8 +68,9 @@ class Recipe(BaseEstimator, abc.ABC):
 
     Parameters
     ----------
-    train_blocks : int, "all", list of str or None, default=None
-        Which blocks train: so many last ones, all, or those named. None is the mode's own choice.
+    train_blocks : int, "all", "auto", list of str or None, default=None
+        Which blocks train: so many last ones, all, or those named; ``"auto"``, in an estimator:
+        those that the target task pulls at most (`choose_blocks`). None is the mode's own choice.
     epochs : int, optional
         The most epochs of each stage; by default enough for a number of steps (`stage_defaults`).
     learning_rate : float, optional
@@ -481,6 +484,7 @@ def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]
     Parameters
     ----------
     train_blocks : int, "all" or sequence of str
+        ``"auto"`` is refused: it takes training data to choose.
     blocks : sequence of Block
         The head among them.
 
@@ -499,6 +503,12 @@ def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]
     names = [block.name for block in blocks if block.name != HEAD]
     if isinstance(train_blocks, str) and train_blocks == "all":
         return tuple(names)
+    if isinstance(train_blocks, str) and train_blocks == AUTO_BLOCKS:
+        raise InvalidParameterError(
+            f"train_blocks: expected a number, 'all' or names of blocks ({', '.join(names)}) here. "
+            f"Received: 'auto', which an estimator chooses on the training data: use "
+            f"classifier() or regressor()."
+        )
     if isinstance(train_blocks, (int, np.integer)):
         if train_blocks > len(names):
             raise InvalidParameterError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
 
@@ -137,6 +138,35 @@ def vectors(n_per_class=20, seed=0):
     y = np.array(["no"] * n_per_class + ["yes"] * n_per_class)
     order = rng.permutation(len(X))
     return X[order], y[order]
+
+
+def striped(n=48, seed=0, size=32):
+    """Pictures of stripes that lie or stand, with any shift: no pixel tells which."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    wave = (np.arange(size) // 2) % 2 * 200
+    X = [np.roll(wave, rng.integers(4))[:, np.newaxis] * np.ones((1, size)) for _ in y]
+    X = [picture.T if label else picture for picture, label in zip(X, y, strict=True)]
+    X = np.array(X)[..., np.newaxis] + rng.integers(0, 50, (n, size, size, 3))
+    return X.astype(np.uint8), y
+
+
+@functools.cache
+def edges():
+    """A backbone that sees edges, and forgets where."""
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(2, (3, 3), name="edges", activation="relu"),
+            keras.layers.Conv2D(2, 1, name="same", activation="relu"),
+        ]
+    )
+    kernel = np.zeros((3, 3, 3, 2), np.float32)
+    kernel[..., 0], kernel[..., 1] = (np.array([-1, 2, -1]) * np.ones((3, 1)))[..., np.newaxis], 0
+    kernel[..., 1] = kernel[..., 0].transpose(1, 0, 2)
+    model.layers[0].set_weights([kernel, np.zeros(2)])
+    model.layers[1].set_weights([np.eye(2)[np.newaxis, np.newaxis], np.zeros(2)])
+    return get_backbone(model)
 
 
 def run_stages(model, blocks, stages, dataset, *, validation=None, sample=None, **options):

@@ -5,17 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 __all__ = [
+    "SPREAD",
     "answer_losses",
     "as_outputs",
     "expected_calibration_error",
     "find_temperature",
 ]
 
+# Of the logarithms of temperatures that one set of held-out examples tells.
+SPREAD = 0.5
 _TEMPERATURES = np.geomspace(1 / 4, 16, 49)
 
 
 def find_temperature(
-    logits: np.ndarray, targets: np.ndarray, task: str, weights: np.ndarray
+    logits: np.ndarray,
+    targets: np.ndarray,
+    task: str,
+    weights: np.ndarray,
+    spread: float | None = None,
 ) -> tuple[float, np.ndarray]:
     """Find what logits are to be divided by for the least loss.
 
@@ -28,6 +35,10 @@ def find_temperature(
     task : {"multiclass", "multilabel", "regression"}
         Numbers have no temperature: it is 1.
     weights : numpy.ndarray of shape (n,)
+    spread : float, optional
+        By how much the logarithm of temperatures is expected to differ from 0, before any example
+        is seen: a few that all are right would otherwise ask for the lowest. By default the
+        examples alone decide.
 
     Returns
     -------
@@ -53,7 +64,10 @@ def find_temperature(
     if task == "regression":
         return 1.0, answer_losses(logits, targets, task)
     found = [answer_losses(logits / each, targets, task) for each in _TEMPERATURES]
-    best = int(np.argmin([weights @ losses for losses in found]))
+    expected = np.zeros(len(found))
+    if spread is not None:
+        expected = np.square(np.log(_TEMPERATURES) / spread) / 2
+    best = int(np.argmin(expected + [weights @ losses for losses in found]))
     return float(_TEMPERATURES[best]), found[best]
 
 

@@ -15,7 +15,7 @@ from keras_transfer.choosing.out_of_fold import OutOfFold
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import Readout
 
-__all__ = ["GUARDS", "Rival", "SourceCheck", "check_source"]
+__all__ = ["BETTER", "GUARDS", "Rival", "SourceCheck", "check_source"]
 
 GUARDS = ("warn", "best")
 _PIXELS = 16
@@ -23,8 +23,7 @@ _PIXELS = 16
 # rival counts as better. Chosen over 10 draws of 5, 10 and 20 labels a class: raw pixels had 1.1 or
 # more against the last layer on every second of scikit-learn's digits, and 0.4 or less against
 # earlier blocks there and on emoji that are in no benchmark; random weights there 1.2 in one draw.
-_BETTER = 0.75
-_MOST = 10.0
+BETTER = 0.75
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Rival:
     @property
     def is_better(self) -> bool:
         """Whether it is, by more than chance."""
-        return self.evidence > _BETTER
+        return self.evidence > BETTER
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def check_source(
                 name,
                 theirs.loss,
                 theirs.right,
-                _evidence(theirs, own),
+                theirs.evidence_over(own),
                 rival.backbone,
                 rival.readout,
             )
@@ -151,20 +150,6 @@ def check_source(
     n_examples = int(np.count_nonzero(own.weights))
     name = f"{backbone.name} read at {blueprint.readout.description}"
     return SourceCheck(name, own.loss, own.right, n_examples, tuple(found))
-
-
-def _evidence(rival: OutOfFold, own: OutOfFold) -> float:
-    """Return by how many standard errors a rival is better."""
-    scores = [_standard_score(*own.difference(rival))]
-    if np.isfinite(rival.hits).any():
-        scores.append(_standard_score(*rival.difference(own, "hits")))
-    return float(np.mean(scores))
-
-
-def _standard_score(difference: float, error: float) -> float:
-    if not difference:
-        return 0.0
-    return float(np.clip(difference / error if error else np.inf * difference, -_MOST, _MOST))
 
 
 def _figures(one: Rival | SourceCheck) -> str:

@@ -19,6 +19,8 @@ _REPEATS = 3
 _MANY = 300
 # More examples tell no better what is to be chosen.
 _ENOUGH = 512
+# Standard errors; more say no more.
+_MOST = 10.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,42 @@ class OutOfFold:
     hits: np.ndarray
     weights: np.ndarray
     temperature: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        outputs: np.ndarray,
+        targets: np.ndarray,
+        task: str,
+        weights: np.ndarray,
+        spread: float | None = None,
+    ) -> OutOfFold:
+        """Judge what was answered to examples that were not seen.
+
+        Parameters
+        ----------
+        outputs : numpy.ndarray of shape (n_repeats, n, n_outputs)
+            NaN where nothing was.
+        targets, task, weights
+            As for `out_of_fold`.
+        spread : float, optional
+            As for `find_temperature`.
+        """
+        answered = np.isfinite(outputs).all(axis=(0, 2))
+        counted = np.where(answered, weights, 0.0)
+        temperature, found = find_temperature(
+            outputs[:, answered], targets[answered], task, counted[answered], spread
+        )
+        losses = np.full(len(targets), np.nan)
+        losses[answered] = found
+        hits = np.full(len(targets), np.nan)
+        if task == "multiclass":
+            is_right = outputs[:, answered].argmax(axis=2) == targets[answered]
+            hits[answered] = is_right.mean(axis=0)
+        elif task == "multilabel":
+            is_right = (outputs[:, answered] > 0) == (targets[answered] > 0)
+            hits[answered] = is_right.mean(axis=(0, 2))
+        return cls(outputs, losses, hits, counted, temperature)
 
     @property
     def loss(self) -> float:
@@ -79,6 +117,16 @@ class OutOfFold:
     def right(self) -> float:
         """The weighted mean of the hits."""
         return float(_mean(self.hits, self.weights)[0])
+
+    def evidence_over(self, other: OutOfFold) -> float:
+        """Return by how many standard errors it is better than another, on the same examples.
+
+        The mean of that of the loss and that of the right answers, each from -10 to 10.
+        """
+        scores = [_standard_score(*other.difference(self))]
+        if np.isfinite(self.hits).any():
+            scores.append(_standard_score(*self.difference(other, "hits")))
+        return float(np.mean(scores))
 
     def difference(self, other: OutOfFold, what: str = "losses") -> tuple[float, float]:
         """Return by how much losses or hits are above another's on the same examples.
@@ -164,20 +212,7 @@ def out_of_fold(
                 penalty=penalty,
             )
             outputs[repeat, held] = features[held] @ head.kernel + head.bias
-    answered = np.isfinite(outputs).all(axis=(0, 2))
-    counted = np.where(answered, weights, 0.0)
-    temperature, found = find_temperature(
-        outputs[:, answered], targets[answered], task, counted[answered]
-    )
-    losses = np.full(n, np.nan)
-    losses[answered] = found
-    hits = np.full(n, np.nan)
-    if task == "multiclass":
-        is_right = outputs[:, answered].argmax(axis=2) == targets[answered]
-        hits[answered] = is_right.mean(axis=0)
-    elif task == "multilabel":
-        hits[answered] = ((outputs[:, answered] > 0) == (targets[answered] > 0)).mean(axis=(0, 2))
-    return OutOfFold(outputs, losses, hits, counted, temperature)
+    return OutOfFold.of(outputs, targets, task, weights)
 
 
 def why_not_answer(
@@ -217,6 +252,12 @@ def some_examples(
     dealt = targets.astype(np.float64) if task == "regression" else targets
     n_parts = -(-len(targets) // _ENOUGH)
     return np.flatnonzero(deal_folds(dealt, n_parts, np.random.default_rng(seed), groups) == 0)
+
+
+def _standard_score(difference: float, error: float) -> float:
+    if not difference:
+        return 0.0
+    return float(np.clip(difference / error if error else np.inf * difference, -_MOST, _MOST))
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:

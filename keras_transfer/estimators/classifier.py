@@ -10,8 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from keras_transfer.choosing.calibration import find_temperature
-from keras_transfer.choosing.out_of_fold import OutOfFold
+from keras_transfer.choosing.calibration import SPREAD, find_temperature
 from keras_transfer.estimators.supervised import SupervisedTransfer
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.labels import as_labels
@@ -64,8 +63,11 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         or with ``validation=None``, nothing is changed.
     guard : "warn", "best" or None, default="warn"
         On the training data, an exact head on the pretrained network is compared with one on the
-        raw inputs (16 x 16 pixels), and on the network with random weights. ``"warn"``: say so
-        where the source does not help; ``"best"``: then take what is better, frozen.
+        raw inputs (16 x 16 pixels), and on the network with random weights; and fine-tuning after
+        a head's stage with its own starting point, on what is held out, or on a quarter that a
+        second training leaves out where ``validation="auto"`` finds too few to hold any out.
+        ``"warn"``: say so where the source, or fine-tuning, does not help; ``"best"``: then take
+        what is better.
     memory : None, False, str, path or Memory, default=None
         Where the outputs of what is frozen are kept, so that each picture passes it once, over all
         epochs, stages, folds and candidates: by default in this process, up to 8 GiB; in a folder,
@@ -100,6 +102,11 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         Epochs over all stages.
     guard_ : SourceCheck or None
         How the source compares; None where its weights are random, or nothing can be told.
+    train_blocks_ : BlockChoice or None
+        Which blocks ``train_blocks="auto"`` chose, and by what; None where it was not asked to.
+    fine_tuning_ : FineTuningCheck or None
+        What fine-tuning after a head's stage does for examples that it has not seen; None without
+        any, or without a guard.
     validation_score_ : float
         On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
         few to hold any out: of exact heads on the pretrained network, each solved without the
@@ -196,13 +203,14 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         return class_weights(self.class_weight, targets, encoded, weights)
 
     def _temperature(
-        self, task: str, logits: np.ndarray | None, held: Examples | None, folds: OutOfFold | None
+        self, task: str, logits: np.ndarray | None, held: Examples | None, unseen: float | None
     ) -> float:
         if self.calibration is None:
             return 1.0
         if logits is not None and held is not None:
-            return find_temperature(logits[np.newaxis], held.targets, task, held.weights)[0]
-        return 1.0 if folds is None else folds.temperature
+            found = find_temperature(logits[np.newaxis], held.targets, task, held.weights, SPREAD)
+            return found[0]
+        return 1.0 if unseen is None else unseen
 
     @property
     def classes_(self) -> Any:

@@ -50,8 +50,11 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         Seconds that a fit may take, compilation included.
     guard : "warn", "best" or None, default="warn"
         On the training data, an exact head on the pretrained network is compared with one on the
-        raw inputs (16 x 16 pixels), and on the network with random weights. ``"warn"``: say so
-        where the source does not help; ``"best"``: then take what is better, frozen.
+        raw inputs (16 x 16 pixels), and on the network with random weights; and fine-tuning after
+        a head's stage with its own starting point, on what is held out, or on a quarter that a
+        second training leaves out where ``validation="auto"`` finds too few to hold any out.
+        ``"warn"``: say so where the source, or fine-tuning, does not help; ``"best"``: then take
+        what is better.
     memory : None, False, str, path or Memory, default=None
         Where the outputs of what is frozen are kept, so that each picture passes it once, over all
         epochs, stages, folds and candidates: by default in this process, up to 8 GiB; in a folder,
@@ -84,6 +87,11 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         Epochs over all stages.
     guard_ : SourceCheck or None
         How the source compares; None where its weights are random, or nothing can be told.
+    train_blocks_ : BlockChoice or None
+        Which blocks ``train_blocks="auto"`` chose, and by what; None where it was not asked to.
+    fine_tuning_ : FineTuningCheck or None
+        What fine-tuning after a head's stage does for examples that it has not seen; None without
+        any, or without a guard.
     validation_score_ : float
         On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
         few to hold any out: of exact heads on the pretrained network, each solved without the

@@ -17,7 +17,9 @@ from sklearn.utils import _safe_indexing, check_random_state
 from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.partition import LOGITS
 from keras_transfer.backbones.registry import as_backbone
+from keras_transfer.choosing.block_choice import choose_blocks
 from keras_transfer.choosing.calibration import as_outputs
+from keras_transfer.choosing.fine_tuning import FineTuningCheck, set_share
 from keras_transfer.choosing.guard import GUARDS, SourceCheck, check_source
 from keras_transfer.choosing.out_of_fold import OutOfFold
 from keras_transfer.choosing.readout_choice import AUTO, choose_readout, given_readout
@@ -25,34 +27,34 @@ from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError, warn
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.estimators.scoring import output_score
+from keras_transfer.estimators.training_plan import TrainingPlan
 from keras_transfer.graph.augmentation import as_augmentation
 from keras_transfer.graph.blueprint import Blueprint
-from keras_transfer.graph.heads import Head, set_feature_units, set_units, wants_feature_units
+from keras_transfer.graph.heads import Head, wants_feature_units
 from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
 from keras_transfer.inputs.pictures import PictureInput
 from keras_transfer.inputs.sources import is_source, open_labelled
-from keras_transfer.inputs.splits import has_enough, hold_out
+from keras_transfer.inputs.splits import deal_folds, has_enough, hold_out
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.inputs.weights import check_sample_weight
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
+from keras_transfer.recipe import AUTO_BLOCKS, Recipe
 from keras_transfer.training.activation_store import as_memory
-from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.callbacks import fresh_callbacks
 from keras_transfer.training.data_look import look_at
 from keras_transfer.training.data_report import DataReport
 from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.fitted import FittedNetwork
+from keras_transfer.training.inference import Inference
 from keras_transfer.training.progress import Silent, open_display
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import run_stages
 from keras_transfer.training.stored_outputs import StoredOutputs
 from keras_transfer.training.validation import (
     Answers,
-    Validation,
     score_of,
     standard_error,
 )
@@ -64,6 +66,8 @@ _SEED_RANGE = 2**31
 _LONG = 200
 # Share held out where there are enough examples, or where a target score asks for a validation.
 HELD_OUT = 0.2
+# One part of so many is left out to see what fine-tuning does for examples that it has not seen.
+LEFT_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -169,9 +173,18 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         return None
 
     def _temperature(
-        self, task: str, logits: np.ndarray | None, held: Examples | None, folds: OutOfFold | None
+        self, task: str, logits: np.ndarray | None, held: Examples | None, unseen: float | None
     ) -> float:
         """Return what logits are to be divided by; numbers have none."""
+        return 1.0
+
+    def _share(self, tuning: FineTuningCheck) -> float:
+        """Return how far fine-tuning is followed, and say so where it does harm."""
+        if not tuning.has_lost:
+            return 1.0
+        if self.guard == "best":
+            return 0.0
+        warn(str(tuning))
         return 1.0
 
     def _check_parameters(self) -> None:
@@ -289,7 +302,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                         choice = choose_readout(
                             blueprint,
                             trial,
-                            train_blocks=recipe.train_blocks,
+                            train_blocks=None if _is_auto(recipe) else recipe.train_blocks,
                             advance=advance,
                             deadline=deadline,
                         )
@@ -300,6 +313,11 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 if choice is None:
                     choice = given_readout(readout, network, reason)
                 blocks, pretrained = network.outline.blocks, not network.is_random
+                trained_blocks = None
+                if _is_auto(recipe):
+                    trained_blocks = choose_blocks(network, trial, blocks)
+                    display.say(f"trains {trained_blocks}")
+                    recipe = clone(recipe).set_params(train_blocks=trained_blocks.names)
 
                 stages = recipe.stages(
                     blocks,
@@ -307,16 +325,25 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     batch_size=self.batch_size,
                     pretrained=pretrained,
                 )
-                feeder = Feeder(
-                    network,
-                    None if memory is None else StoredOutputs(network, memory, repr(reader)),
-                    stages,
-                    examples,
-                    held,
+                units = None
+                if isinstance(targets, NumberTargets):
+                    units = targets.mean, targets.scale
+                plan = TrainingPlan(
+                    network=network,
+                    stored=None if memory is None else StoredOutputs(network, memory, repr(reader)),
+                    blocks=blocks,
+                    stages=stages,
+                    task=targets.task,
                     batch_size=self.batch_size,
                     augmentation=names,
                     n_views=recipe.n_views,
+                    score=score,
+                    steers=steers,
+                    units=units,
+                    batch_seed=batch_seed,
+                    augmentation_seed=augmentation_seed,
                 )
+                feeder = plan.feeder(examples, held)
                 feeder.run(deadline, display)
 
                 # What exact heads answer for examples that they have not seen, by the pass above.
@@ -338,46 +365,47 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                         warn(str(source))
 
                 report, (rows, features) = self._look_at(feeder, given, examples, held)
-                model = feeder.model
-                if isinstance(targets, NumberTargets):
-                    set_units(model, targets.mean, targets.scale)
+                feature_units = None
                 if wants_feature_units(targets.task, reader.shape, pretrained):
-                    set_feature_units(model, features, examples.weights[rows])
+                    feature_units = features, examples.weights[rows]
 
-                # === What each stage trains on ===
-                scale = np.array(getattr(targets, "scale", 1.0))
-
-                def validate(inputs: Any) -> Validation | None:
-                    if held is None:
-                        return None
-                    return Validation(
-                        ordered_batches((inputs, held.targets, held.weights), self.batch_size),
-                        targets.task,
-                        score,
-                        scale=scale,
-                        steers=steers,
-                    )
-
-                feeds = feeder.feeds(
+                # === Training ===
+                began, model = time.monotonic(), feeder.model
+                first = model.get_weights()
+                result = plan.run(
+                    feeder,
                     trained_targets,
                     weights,
-                    validate,
-                    batch_seed=batch_seed,
-                    augmentation_seed=augmentation_seed,
+                    held,
+                    feature_units=feature_units,
                     is_long=lambda n_batches: display.is_shown and n_batches >= _LONG,
-                )
-                result = run_stages(
-                    model,
-                    blocks,
-                    stages,
-                    feeds,
-                    task=targets.task,
                     target_score=self.target_score,
                     deadline=deadline,
                     callbacks=callbacks,
                     display=display,
-                    shared=True,
                 )
+                tuning, interrupted = None, result.interrupted
+                is_asked = pretrained and self.guard is not None
+                if is_asked and result.start is not None and not interrupted:
+                    if held is not None:
+                        tuning = plan.check_fine_tuning(feeder, result.start, held)
+                    elif self.validation == "auto" and not trial.why_not:
+                        took = time.monotonic() - began
+                        if deadline is None or time.monotonic() + took < deadline:
+                            display.say("fine-tuning without a quarter, to see what it does")
+                            tuning, interrupted = plan.check_on_fold(
+                                feeder,
+                                first,
+                                examples,
+                                trained_targets,
+                                weights,
+                                _left_out(trial),
+                                feature_units=feature_units,
+                                deadline=deadline,
+                            )
+                share = 1.0 if tuning is None else self._share(tuning)
+                if share != 1 and result.start is not None:
+                    set_share(model, result.start, model.get_weights(), share)
                 network.release()
         last = result.records[-1].stage if result.records else stages[0]
         # === How sure it is, and how good ===
@@ -385,10 +413,16 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         if held is None and self.validation == "auto" and folds is not None:
             answers = self._decode(folds, trial, targets, examples)
         if answers is not None and steers and targets.task != "regression" and held is not None:
-            logits = feeder.held_logits().astype(np.float64)
-        is_solved = last.solver == "exact"
-        stands_for = folds if is_solved and self.validation is not None else None
-        temperature = self._temperature(targets.task, logits, held, stands_for)
+            logits = plan.unseen_outputs(feeder)
+        if share != 1 and held is not None:
+            outputs = Inference(model).on_inputs(feeder.held_inputs, self.batch_size)
+            answers = held.targets, outputs, held.weights
+        unseen = None
+        if last.solver == "exact" and folds is not None and self.validation is not None:
+            unseen = folds.temperature
+        elif tuning is not None:
+            unseen = tuning.temperature(share)
+        temperature = self._temperature(targets.task, logits, held, unseen)
         if temperature != 1:
             head = model.get_layer(LOGITS)
             head.set_weights([weight / temperature for weight in head.get_weights()])
@@ -403,6 +437,8 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 "backbone_": backbone,
                 "readout_": choice,
                 "guard_": source,
+                "train_blocks_": trained_blocks,
+                "fine_tuning_": tuning,
                 "stages_": result.records,
                 "history_": result.history,
                 "n_iter_": len(result.history["epoch"]),
@@ -424,7 +460,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 task=targets.task,
             ),
         )
-        if result.interrupted:  # what was learned is there; whoever called is to stop as well
+        if interrupted:  # what was learned is there; whoever called is to stop as well
             raise KeyboardInterrupt
         return self
 
@@ -629,6 +665,18 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 f"{getattr(self, 'class_weight', None)!r}."
             )
         return weights
+
+
+def _is_auto(recipe: Recipe) -> bool:
+    blocks = recipe.train_blocks
+    return isinstance(blocks, str) and blocks == AUTO_BLOCKS
+
+
+def _left_out(trial: Trial) -> np.ndarray:
+    """Say which examples are left out, to see what fine-tuning does for them."""
+    dealt = trial.targets.astype(np.float64) if trial.task == "regression" else trial.targets
+    rng = np.random.default_rng(trial.seed)
+    return deal_folds(dealt, LEFT_OUT, rng, trial.groups) == 0
 
 
 def _take(rows: np.ndarray, *values: Any) -> list[Any]:

@@ -12,6 +12,8 @@ import numpy as np
 from keras_transfer.backbones.backbone import Backbone, CallableSource, ModelSource
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.registry import describe_named
+from keras_transfer.choosing.block_choice import BlockChoice
+from keras_transfer.choosing.fine_tuning import FineTuningCheck
 from keras_transfer.choosing.guard import Rival, SourceCheck
 from keras_transfer.choosing.readout_choice import ReadoutChoice, ScoredReadout
 from keras_transfer.errors import FileFormatError, InvalidTypeError
@@ -32,9 +34,11 @@ _DATACLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         AuditRow,
+        BlockChoice,
         ClassTargets,
         DataReport,
         FeatureInput,
+        FineTuningCheck,
         LabelTargets,
         NumberTargets,
         PictureInput,

@@ -49,6 +49,8 @@ class Feeder:
         As `as_augmentation` returns it.
     n_views : int, optional
         Of each picture, fixed, in place of changes that are new in every epoch.
+    model : keras.Model, optional
+        That of another feeder for the same stages, to be trained in place of one of its own.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Feeder:
         batch_size: int,
         augmentation: Sequence[Any] = (),
         n_views: int | None = None,
+        model: Any = None,
     ):
         self._network, self._stored, self._stages = network, stored, stages
         parts = [train] if held is None else [train, held]
@@ -79,7 +82,8 @@ class Feeder:
             network, stored, stages, n_rows, bool(augmentation) and n_views is None
         )
         self._found: list[dict[tuple[str, ...], Activations]] = [{} for _ in parts]
-        self._model: Any = None
+        self._model: Any = model
+        self._boundary: Boundary | None = None
 
     # === The pass ===
 
@@ -109,18 +113,23 @@ class Feeder:
     def model(self) -> Any:
         """What trains: the part above the lowest cut, or the whole."""
         if self._model is None:
-            boundary = Boundary((), frozenset(), "")
+            self._model = self._network.build_part(self.boundary)
+        return self._model
+
+    @property
+    def boundary(self) -> Boundary:
+        """Where the model begins; by then the pass has been made."""
+        if self._boundary is None:
+            self._boundary = Boundary((), frozenset(), "")
             if all(cut.nodes for cut in self.cuts):
                 trained = {name for stage in self._stages for name in stage.trained}
-                boundary = self._network.boundary(trained)
-            self._boundary = boundary
-            self._model = self._network.build_part(boundary)
-        return self._model
+                self._boundary = self._network.boundary(trained)
+        return self._boundary
 
     @property
     def lowest(self) -> tuple[str, ...]:
         """The cut that the model reads; empty if it is the whole."""
-        return self._boundary.cut if self.model is not None else ()
+        return self.boundary.cut
 
     def features(self, rows: np.ndarray, part: int = 0) -> np.ndarray:
         """Return what the head reads of some examples; of views first come all as they are."""
@@ -138,10 +147,10 @@ class Feeder:
             return found[0].arrays[0]
         return Inference(self.model).on_inputs(inputs, self._batch_size, "features")
 
-    def held_logits(self) -> np.ndarray:
-        """Return what a classifier computes its answers to the held-out examples from."""
-        inputs = self._found[1][self.lowest] if self.lowest else self._inputs[1]
-        return Inference(self.model).on_inputs(inputs, self._batch_size, "logits")
+    @property
+    def held_inputs(self) -> Any:
+        """What the model reads of the examples that are held out."""
+        return self._found[1][self.lowest] if self.lowest else self._inputs[1]
 
     # === The feeds ===
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_transfer.backbones.partition import Block
+from keras_transfer.backbones.partition import HEAD, Block
 from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import FreezeError
 from keras_transfer.graph.heads import METRIC, TASKS, trained_output
@@ -103,6 +103,9 @@ class RunResult:
         One for each stage, if a forecast was asked for.
     score_function : callable or None
         As for `Validation`.
+    start : list of numpy.ndarray or None
+        The weights as the first stage began that trains blocks after one that trained the head
+        alone; None if there was none.
     """
 
     records: list[StageRecord] = field(default_factory=list)
@@ -112,6 +115,7 @@ class RunResult:
     interrupted: bool = False
     forecast: list[StageForecast] = field(default_factory=list)
     score_function: Score | None = field(default=None, repr=False)
+    start: list[Any] | None = field(default=None, repr=False)
 
     @property
     def standard_error(self) -> float:
@@ -211,6 +215,7 @@ def run_stages(
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 display.show_forecast(result.forecast, steering.may_stop_early, left)
             result.records = run.all(stages, feeds, callbacks, result.forecast)
+            result.start = run.start
         if result.records:
             hand_over(model, blocks, result.records[-1].stage, task)
     result.interrupted = interrupts.came
@@ -252,6 +257,7 @@ class _Run:
     task: str
     steering: Steering
     display: Silent
+    start: list[Any] | None = None  # of fine-tuning
 
     def all(
         self,
@@ -268,6 +274,8 @@ class _Run:
                 begun = begins_after(forecast, number, records[-1].first_batch_seconds)
                 if steering.is_over(begun):
                     break
+            if number and stages[number - 1].trained == (HEAD,) != stage.trained:
+                self.start = self.compiled.network.get_weights()
             run = _StageRun(self, stage, feed)
             try:
                 run.train(callbacks)

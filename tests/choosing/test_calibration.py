@@ -63,15 +63,15 @@ NEW_X = np.clip(NEW_X + NOISE, 0, 255).astype(np.uint8)
 
 
 @functools.cache
-def fit(calibration, recipe="structure", **data):
+def fit(calibration, recipe="structure", many=False, guard="warn"):
     backbone = tiny.settled(tiny.residual, X.shape[1:])
     recipe = {
         "structure": StructureTransfer(head_penalty=1e-4),  # too sure by far
         "composite": CompositeTransfer(epochs=1),
     }[recipe]
-    clf = TransferClassifier(backbone, recipe, calibration=calibration, random_state=0)
-    many, labels = tiny.pictures(n_per_class=25, seed=2)
-    return clf.fit(many, labels) if data else clf.fit(X, Y)
+    clf = TransferClassifier(backbone, recipe, calibration=calibration, guard=guard, random_state=0)
+    # With so many some are held out; noise enough that not all of these are told right.
+    return clf.fit(NEW_X, NEW_Y) if many else clf.fit(X, Y)
 
 
 @pytest.mark.parametrize("data", [{}, {"many": True}], ids=["out of fold", "held out"])
@@ -98,5 +98,15 @@ def test_it_is_in_the_model_and_in_the_file(tmp_path):
     np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-5)
 
 
-def test_fine_tuning_on_few_labels_is_left_alone():
-    assert fit("auto", "composite").temperature_ == 1
+def test_fine_tuning_without_unseen_examples_is_left_alone():
+    assert fit("auto", "composite", guard=None).temperature_ == 1
+
+
+def test_a_few_right_answers_do_not_make_it_sure():
+    logits = np.array([[[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]])
+    targets, weights = np.array([0, 1, 0]), np.ones(3)
+    assert find_temperature(logits, targets, "multiclass", weights)[0] == 0.25
+    assert 0.6 < find_temperature(logits, targets, "multiclass", weights, spread=0.5)[0] < 1
+    # Many examples overrule what was expected.
+    many = np.tile(logits, (1, 1000, 1)), np.tile(targets, 1000), "multiclass", np.ones(3000)
+    assert find_temperature(*many, spread=0.5)[0] == 0.25

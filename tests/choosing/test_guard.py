@@ -1,10 +1,8 @@
 """Whether the source task helps is told on the training data, and said plainly."""
 
-import functools
 import re
 import warnings
 
-import keras
 import numpy as np
 import pytest
 import tiny
@@ -33,38 +31,9 @@ def spots(n=48, seed=0):
     return X.astype(np.uint8), y
 
 
-def stripes(n=48, seed=0):
-    """Pictures of stripes that lie or stand, with any shift: no pixel tells which."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % 2
-    wave = (np.arange(32) // 2) % 2 * 200
-    X = [np.roll(wave, rng.integers(4))[:, np.newaxis] * np.ones((1, 32)) for _ in y]
-    X = [picture.T if label else picture for picture, label in zip(X, y, strict=True)]
-    X = np.array(X)[..., np.newaxis] + rng.integers(0, 50, (n, *SHAPE))
-    return X.astype(np.uint8), y
-
-
-@functools.cache
-def averages():
-    """A network that sees edges, and forgets where."""
-    model = keras.Sequential(
-        [
-            keras.Input(SHAPE),
-            keras.layers.Conv2D(2, (3, 3), name="edges", activation="relu"),
-            keras.layers.Conv2D(2, 1, name="same", activation="relu"),
-        ]
-    )
-    kernel = np.zeros((3, 3, 3, 2), np.float32)
-    kernel[..., 0], kernel[..., 1] = (np.array([-1, 2, -1]) * np.ones((3, 1)))[..., np.newaxis], 0
-    kernel[..., 1] = kernel[..., 0].transpose(1, 0, 2)
-    model.layers[0].set_weights([kernel, np.zeros(2)])
-    model.layers[1].set_weights([np.eye(2)[np.newaxis, np.newaxis], np.zeros(2)])
-    return get_backbone(model)
-
-
 def make(kind=TransferClassifier, **parameters):
     options = {"readout": "last", "random_state": 0, "validation": None, **parameters}
-    return kind(averages(), StructureTransfer(), **options)
+    return kind(tiny.edges(), StructureTransfer(), **options)
 
 
 def fit_and_hear(estimator, *data, **options):
@@ -89,7 +58,7 @@ def test_a_source_that_does_not_help_is_told_with_the_numbers():
 
 def test_a_source_that_helps_is_left_in_peace():
     clf = make()
-    assert fit_and_hear(clf, *stripes()) == []
+    assert fit_and_hear(clf, *tiny.striped()) == []
     assert clf.guard_.best is None
     assert clf.guard_.right > clf.guard_.rivals[0].right + 0.2
     assert str(clf.guard_).startswith("the source helps: ")
@@ -108,7 +77,7 @@ def test_the_better_one_is_taken(tmp_path):
     # Its own exact head answers out of fold, not what stands in the model before it is solved.
     assert guarded.validation_score_ > 0.95
     assert guarded.temperature_ < 2
-    assert guarded.get_params()["backbone"] == averages()
+    assert guarded.get_params()["backbone"] == tiny.edges()
     guarded.save(tmp_path / "clf.keras_transfer")
     loaded = keras_transfer.load(tmp_path / "clf.keras_transfer")
     assert loaded.guard_.best.evidence == guarded.guard_.best.evidence
@@ -130,12 +99,12 @@ def test_the_better_one_sees_weights_and_groups():
 
 def test_what_helps_is_kept():
     guarded = make(guard="best")
-    fit_and_hear(guarded, *stripes())
-    assert guarded.backbone_ == averages()
+    fit_and_hear(guarded, *tiny.striped())
+    assert guarded.backbone_ == tiny.edges()
     plain = make(guard=None)
-    assert fit_and_hear(plain, *stripes()) == []
+    assert fit_and_hear(plain, *tiny.striped()) == []
     np.testing.assert_array_equal(
-        guarded.predict_proba(stripes(seed=1)[0]), plain.predict_proba(stripes(seed=1)[0])
+        guarded.predict_proba(tiny.striped(seed=1)[0]), plain.predict_proba(tiny.striped(seed=1)[0])
     )
 
 
@@ -193,7 +162,7 @@ def test_the_network_passes_once_for_all(monkeypatch):
 
     monkeypatch.setattr(FrozenPart, "on_inputs", count)
     recipe = StructureTransfer(train_blocks=1, epochs=1)
-    clf = TransferClassifier(averages(), recipe, readout="last", random_state=0)
+    clf = TransferClassifier(tiny.edges(), recipe, readout="last", random_state=0)
     fit_and_hear(clf, *spots())
     assert rows == [48, 48]  # the network up to the block that trains, and raw pixels
 
@@ -203,7 +172,7 @@ def test_the_network_passes_once_for_all(monkeypatch):
 
 def check(own, theirs, y):
     answers = [out_of_fold(f, y, "multiclass", n_outputs=2) for f in (own, theirs)]
-    blueprint = Blueprint(averages(), None, SHAPE, Readout(), 0)
+    blueprint = Blueprint(tiny.edges(), None, SHAPE, Readout(), 0)
     return check_source(blueprint, answers[0], lambda rival: answers[1]).rivals[0]
 
 
@@ -226,5 +195,5 @@ def test_chance_is_no_evidence():
 def test_no_time_no_rival():
     y = np.arange(40) % 2
     own = out_of_fold(np.eye(40), y, "multiclass", n_outputs=2)
-    blueprint = Blueprint(averages(), None, SHAPE, Readout(), 0)
+    blueprint = Blueprint(tiny.edges(), None, SHAPE, Readout(), 0)
     assert check_source(blueprint, own, lambda rival: None).best is None

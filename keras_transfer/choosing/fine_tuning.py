@@ -1,0 +1,140 @@
+"""Whether fine-tuning helps over its own starting point, and how far to follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.choosing.calibration import SPREAD
+from keras_transfer.choosing.guard import BETTER
+from keras_transfer.choosing.out_of_fold import OutOfFold
+
+__all__ = ["SHARES", "FineTuningCheck", "check_fine_tuning", "set_share"]
+
+# Of the way from the start of fine-tuning to its end.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class FineTuningCheck:
+    """What fine-tuning does for examples that it has not seen.
+
+    Attributes
+    ----------
+    shares : tuple of float
+        Of the way, in the space of weights, from the exact head on the pretrained network (0) to
+        the fine-tuned network (1).
+    losses, right : tuple of float
+        At each share: the loss, and the share of right answers (NaN for numbers).
+    temperatures : tuple of float
+        At each share: what logits are to be divided by; 1 for numbers.
+    evidence : float
+        By how many standard errors the start is better than the end.
+    n_examples : int
+        That were answered for.
+    """
+
+    shares: tuple[float, ...]
+    losses: tuple[float, ...]
+    right: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    evidence: float
+    n_examples: int
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether the start is better, by more than chance."""
+        return self.evidence > BETTER
+
+    @property
+    def wisest(self) -> float:
+        """The share with the least loss."""
+        return self.shares[int(np.argmin(self.losses))]
+
+    def temperature(self, share: float) -> float:
+        """Return the temperature at one of the shares."""
+        return self.temperatures[self.shares.index(share)]
+
+    def __str__(self) -> str:
+        figures = [
+            f"(loss {loss:.3g})" if np.isnan(right) else f"({right:.0%} right, loss {loss:.3g})"
+            for loss, right in zip(self.losses, self.right, strict=True)
+        ]
+        found = (
+            f"the exact head alone {figures[0]}, fine-tuned {figures[-1]}; on {self.n_examples} "
+            f"examples that it has not seen"
+        )
+        if not self.has_lost:
+            return f"fine-tuning does no harm: {found}"
+        return (
+            f"fine-tuning does not help: {found}. recipe='structure' trains the head alone, a "
+            f"lower learning_rate or fewer train_blocks may do less harm, guard='best' takes the "
+            f"better."
+        )
+
+
+def check_fine_tuning(
+    answer: Callable[[float], np.ndarray], targets: np.ndarray, task: str, weights: np.ndarray
+) -> FineTuningCheck | None:
+    """Compare the networks between the start of fine-tuning and its end, on unseen examples.
+
+    Parameters
+    ----------
+    answer : callable
+        From a share of the way to logits or standardised numbers, of shape (n, n_outputs).
+    targets : numpy.ndarray of shape (n,) or (n, n_outputs)
+        As for `out_of_fold`.
+    task : {"multiclass", "multilabel", "regression"}
+    weights : numpy.ndarray of shape (n,)
+
+    Returns
+    -------
+    FineTuningCheck or None
+        None where no example counts.
+
+    References
+    ----------
+    Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models" (2022, arXiv 2109.01903), for the
+    weights in between.
+    """
+    if not (weights > 0).any():
+        return None
+    found = [
+        OutOfFold.of(answer(share)[np.newaxis].astype(np.float64), targets, task, weights, SPREAD)
+        for share in SHARES
+    ]
+    return FineTuningCheck(
+        SHARES,
+        tuple(each.loss for each in found),
+        tuple(each.right for each in found),
+        tuple(each.temperature for each in found),
+        found[0].evidence_over(found[-1]),
+        int(np.count_nonzero(weights)),
+    )
+
+
+def set_share(
+    model: Any, start: Sequence[np.ndarray], end: Sequence[np.ndarray], share: float
+) -> None:
+    """Give a model the weights at a share of the way from a start to an end.
+
+    Parameters
+    ----------
+    model : keras.Model
+    start, end : sequence of numpy.ndarray
+        As its ``get_weights`` gives them.
+    share : float
+        From 0 to 1; at both ends the weights are theirs to the bit.
+    """
+    if share in (0, 1):
+        model.set_weights(end if share else start)
+        return
+    model.set_weights(
+        [
+            old if np.array_equal(old, new) else (1 - share) * old + share * new
+            for old, new in zip(start, end, strict=True)
+        ]
+    )

@@ -1,0 +1,201 @@
+"""Whether fine-tuning helps over its start is told on examples that it has not seen."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+import keras_transfer
+from keras_transfer import (
+    CompositeTransfer,
+    ParameterTransfer,
+    StructureTransfer,
+    TransferClassifier,
+    TransferRegressor,
+)
+from keras_transfer.choosing.fine_tuning import SHARES, check_fine_tuning, set_share
+from keras_transfer.errors import KerasTransferWarning
+from keras_transfer.training.progress import Silent
+
+X, Y = tiny.striped(32)
+HARMFUL = CompositeTransfer(epochs=3, learning_rate=0.3)
+GENTLE = CompositeTransfer(epochs=3, learning_rate=1e-3)
+
+
+def make(recipe, kind=TransferClassifier, **parameters):
+    options = {"readout": "last", "random_state": 0, "batch_size": 16, **parameters}
+    return kind(tiny.edges(), recipe, **options)
+
+
+def fit_and_hear(estimator, *data, **options):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        estimator.fit(*data, **options)
+    return [str(w.message) for w in heard if "fine-tuning does not help" in str(w.message)]
+
+
+def layers_of(clf):
+    return {layer.name: layer.get_weights() for layer in clf.model_.layers}
+
+
+def test_fine_tuning_that_does_harm_is_told_with_the_numbers():
+    clf = make(HARMFUL)
+    (sentence,) = fit_and_hear(clf, X, Y)
+    check = clf.fine_tuning_
+    assert check.has_lost
+    assert check.losses[0] < check.losses[-1]
+    assert f"the exact head alone ({check.right[0]:.0%} right, loss {check.losses[0]:.3g})" in (
+        sentence
+    )
+    assert f"fine-tuned ({check.right[-1]:.0%} right" in sentence
+    assert "; on 8 examples" in sentence  # a quarter
+    assert "guard='best'" in sentence
+
+
+def test_fine_tuning_that_does_none_is_left_in_peace():
+    clf = make(GENTLE)
+    assert fit_and_hear(clf, X, Y) == []
+    assert clf.fine_tuning_.shares == SHARES
+    assert not clf.fine_tuning_.has_lost
+    assert str(clf.fine_tuning_).startswith("fine-tuning does no harm: ")
+
+
+def test_the_better_one_is_taken(tmp_path):
+    best, head = make(HARMFUL, guard="best"), make(StructureTransfer(), guard=None)
+    assert fit_and_hear(best, X, Y) == []
+    head.fit(X, Y)
+    ours, theirs = layers_of(best), layers_of(head)
+    for name in theirs:
+        if not name.startswith("head."):
+            for own, other in zip(ours[name], theirs[name], strict=True):
+                np.testing.assert_array_equal(own, other)
+    # The head is that of the first stage, on all examples; its temperature comes of the fold.
+    assert best.temperature_ == best.fine_tuning_.temperature(0.0)
+    np.testing.assert_allclose(
+        best.decision_function(X) * best.temperature_,
+        head.decision_function(X) * head.temperature_,
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    best.save(tmp_path / "clf.keras_transfer")
+    loaded = keras_transfer.load(tmp_path / "clf.keras_transfer")
+    assert loaded.fine_tuning_ == best.fine_tuning_
+
+
+@pytest.mark.parametrize("recipe", [GENTLE, CompositeTransfer("gradual", epochs=2, dropout=0.2)])
+def test_looking_changes_no_weight(recipe):
+    asked, plain = make(recipe, calibration=None), make(recipe, calibration=None, guard=None)
+    fit_and_hear(asked, X, Y)
+    plain.fit(X, Y)
+    assert asked.fine_tuning_ is not None
+    assert plain.fine_tuning_ is None
+    assert asked.history_["loss"] == plain.history_["loss"]
+    for name, weights in layers_of(plain).items():
+        for own, other in zip(layers_of(asked)[name], weights, strict=True):
+            np.testing.assert_array_equal(own, other)
+
+
+def test_fine_tuned_probabilities_are_calibrated_on_the_fold():
+    clf, plain = make(GENTLE), make(GENTLE, calibration=None)
+    noisy = np.where(np.arange(32) % 7 < 2, 1 - Y, Y)  # so that some answers are sure and wrong
+    fit_and_hear(clf, X, noisy)
+    fit_and_hear(plain, X, noisy)
+    assert plain.temperature_ == 1
+    assert clf.temperature_ == clf.fine_tuning_.temperature(1.0) != 1
+    np.testing.assert_allclose(
+        clf.decision_function(X) * clf.temperature_,
+        plain.decision_function(X),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_what_is_held_out_tells_without_a_second_training(monkeypatch):
+    said = []
+    monkeypatch.setattr(Silent, "say", lambda self, sentence: said.append(sentence))
+    clf = make(GENTLE, validation=0.25)
+    fit_and_hear(clf, X, Y)
+    assert clf.fine_tuning_.n_examples == 8
+    assert not [sentence for sentence in said if "without a quarter" in sentence]
+    fit_and_hear(make(GENTLE), X, Y)
+    assert [sentence for sentence in said if "without a quarter" in sentence]
+
+
+def test_held_out_examples_take_back_what_does_harm():
+    """With a target score that is never reached they only measure, and the end would be kept."""
+    best = make(HARMFUL, guard="best", target_score=1.1)
+    fit_and_hear(best, X, Y)
+    assert best.fine_tuning_.has_lost
+    assert best.validation_score_ == pytest.approx(best.fine_tuning_.right[0], abs=1e-6)
+    assert best.history_["val_score"][-1] < best.validation_score_
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": StructureTransfer()},
+        {"recipe": ParameterTransfer(epochs=2)},
+        {"recipe": GENTLE, "guard": None},
+        {"recipe": GENTLE, "validation": None},
+        {"recipe": GENTLE, "groups": np.zeros(len(X))},
+    ],
+    ids=["head alone", "no head first", "no guard", "no validation", "one group"],
+)
+def test_where_nothing_can_be_told(change):
+    groups = change.get("groups")
+    clf = make(**{key: value for key, value in change.items() if key != "groups"})
+    fit_and_hear(clf, X, Y, groups=groups)
+    assert clf.fine_tuning_ is None
+
+
+def test_a_time_budget_goes_to_the_training():
+    clf = make(CompositeTransfer(epochs=10**6, learning_rate=1e-3), time_budget=6)
+    fit_and_hear(clf, X, Y)
+    assert clf.fine_tuning_ is None
+    assert clf.stages_[-1].reason == "time budget"
+
+
+def test_numbers():
+    y = 1e3 + 50 * Y + np.arange(len(Y)) % 3
+    reg = make(HARMFUL, TransferRegressor, guard="best")
+    fit_and_hear(reg, X, y)
+    assert reg.fine_tuning_.has_lost
+    assert np.isnan(reg.fine_tuning_.right).all()
+    # In trained units, in which a guess of the mean has a loss of about 1.
+    assert 0 < reg.fine_tuning_.losses[0] < 5
+    assert np.abs(reg.predict(X) - y).mean() < 20
+
+
+def test_wisest_share():
+    """Logits that are right at first and ever surer: best where they are not too sure."""
+    targets = np.arange(40) % 2
+    wrong = np.arange(40) < 8
+
+    def answer(share):
+        sign = np.where(wrong & (share > 0.5), -1.0, 1.0) * (2 * targets - 1)
+        return np.stack([-sign, sign], axis=1) * (0.5 + share)
+
+    check = check_fine_tuning(answer, targets, "multiclass", np.ones(40))
+    assert check.right == pytest.approx((1.0, 1.0, 1.0, 0.8, 0.8))
+    assert check.wisest in (0.0, 0.25, 0.5)
+    assert check.has_lost
+    assert check_fine_tuning(answer, targets, "multiclass", np.zeros(40)) is None
+
+
+def test_set_share():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    start = [np.array([[1.0], [0.1]], np.float32), np.array([3.0], np.float32)]
+    end = [np.array([[2.0], [0.1]], np.float32), np.array([7.0], np.float32)]
+    for share, kernel, bias in ((0.0, 1.0, 3.0), (0.25, 1.25, 4.0), (1.0, 2.0, 7.0)):
+        set_share(model, start, end, share)
+        got = model.get_weights()
+        assert got[0][0] == kernel
+        assert got[0][1] == np.float32(0.1)  # what did not move stays to the bit
+        assert got[1] == bias
+
+
+def test_the_warning_is_ours():
+    with pytest.warns(KerasTransferWarning, match="fine-tuning does not help"):
+        make(HARMFUL).fit(X, Y)
