@@ -70,10 +70,12 @@ def fit(calibration, recipe="structure", many=False, guard="warn"):
         "composite": CompositeTransfer(epochs=1),
     }[recipe]
     clf = TransferClassifier(backbone, recipe, calibration=calibration, guard=guard, random_state=0)
-    # With so many some are held out; noise enough that not all of these are told right.
-    return clf.fit(NEW_X, NEW_Y) if many else clf.fit(X, Y)
+    # With so many some are held out; not all of these are to be told right.
+    noisy = np.where(np.arange(len(NEW_Y)) % 6 == 0, np.roll(NEW_Y, 1), NEW_Y)
+    return clf.fit(NEW_X, noisy) if many else clf.fit(X, Y)
 
 
+@pytest.mark.filterwarnings("ignore:.*labels look wrong")
 @pytest.mark.parametrize("data", [{}, {"many": True}], ids=["out of fold", "held out"])
 def test_probabilities_are_less_sure_and_answers_the_same(data):
     plain, calibrated = fit(None, **data), fit("auto", **data)
