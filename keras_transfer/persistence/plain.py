@@ -113,7 +113,8 @@ def to_plain(value: Any, attachments: Attachments) -> Any:
         return {"$bytes": value.hex()}
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "f" and value.size > _LONG:
-            digest = hashlib.sha256(value.tobytes()).hexdigest()
+            kind = f"{value.dtype.str} {value.shape} ".encode()
+            digest = hashlib.sha256(kind + value.tobytes()).hexdigest()
             attachments[digest] = value
             return {"$attached": digest}
         items = to_plain(value.ravel().tolist(), attachments)
