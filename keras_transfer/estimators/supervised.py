@@ -451,9 +451,9 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         numpy.ndarray of shape (n,)
             Float32, 0 for a training example. 1 is the distance that 95 % of the training examples
             lie within of their nearest other one (with ``groups``, in another group): above 1 an
-            input is unlike what was seen, and an answer to it is a guess. After fine-tuning on few
-            labels these lie closer together than inputs of their kind that are new, of which more
-            than 5 % are then above 1.
+            input is unlike what was seen, and an answer to it is a guess. New inputs of
+            the same kind are so more often where they differ from the examples in other ways, as
+            by another writer, or where fine-tuning drew these together.
 
         Raises
         ------
