@@ -22,8 +22,13 @@ _CHUNK = 256
 @click.argument("run")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, with all probabilities.")
+@click.option(
+    "--novelty", is_flag=True, help="Add how unlike the training pictures each is: above 1 it is."
+)
 @on_error_option("; skipped ones are listed")
-def predict_command(run: str, files: tuple[str, ...], as_json: bool, on_error: str) -> None:
+def predict_command(
+    run: str, files: tuple[str, ...], as_json: bool, novelty: bool, on_error: str
+) -> None:
     """Label each FILE with the estimator of RUN.
 
     RUN is a folder that `fit` or `run` wrote, or a saved estimator. FILE is a picture, a folder of
@@ -46,20 +51,21 @@ def predict_command(run: str, files: tuple[str, ...], as_json: bool, on_error: s
         pictures = list_pictures(named)
         estimator = load_run(run)
         writer = csv.writer(sys.stdout)
-        heading = () if as_json else _columns(estimator)
+        added = ("novelty",) if novelty else ()
+        heading = () if as_json else (*_columns(estimator), *added)
         skipped: list[tuple[str, str]] = []
         for start in range(0, len(pictures), _CHUNK):
             chunk = pictures[start : start + _CHUNK]
             rows: Iterable[dict[str, Any]]
             try:
-                rows = list(_answer(estimator, chunk))
+                rows = list(_answer(estimator, chunk, novelty))
             except DataError:
                 if on_error == "raise":
                     raise
                 broken = dict(_find_broken(estimator, chunk))
                 skipped += broken.items()
                 chunk = [path for path in chunk if path not in broken]
-                rows = _answer(estimator, chunk) if chunk else ()
+                rows = _answer(estimator, chunk, novelty) if chunk else ()
             for row in rows:
                 if heading:  # only now: what cannot be read at all prints nothing
                     writer.writerow(heading)
@@ -105,8 +111,17 @@ def _numbered(word: str, estimator: Any) -> list[str]:
     return [word] if count == 1 else [f"{word}_{number}" for number in range(count)]
 
 
-def _answer(estimator: Any, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Give a row for each file, as in `_columns`, and all probabilities."""
+def _answer(estimator: Any, paths: Sequence[str], novelty: bool) -> Iterator[dict[str, Any]]:
+    """Give a row for each file, as in `_columns`, with all probabilities, and perhaps novelty."""
+    rows = _predict(estimator, paths)
+    if not novelty:
+        yield from rows
+        return
+    for row, distance in zip(rows, estimator.novelty(paths).tolist(), strict=True):
+        yield {**row, "novelty": round(distance, 6)}
+
+
+def _predict(estimator: Any, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     columns = _columns(estimator)[1:]

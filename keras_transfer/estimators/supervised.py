@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
 
 from keras_transfer.backbones.backbone import Backbone
@@ -21,6 +22,7 @@ from keras_transfer.choosing.block_choice import choose_blocks
 from keras_transfer.choosing.calibration import as_outputs
 from keras_transfer.choosing.fine_tuning import FineTuningCheck, set_share
 from keras_transfer.choosing.guard import GUARDS, SourceCheck, check_source
+from keras_transfer.choosing.novelty import SeenExamples, choose_seen
 from keras_transfer.choosing.out_of_fold import OutOfFold
 from keras_transfer.choosing.readout_choice import AUTO, choose_readout, given_readout
 from keras_transfer.choosing.trial import Trial
@@ -96,7 +98,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         "on_error": one_of("raise", "skip"),
         "verbose": one_of("auto", True, False, 0, 1),
     }
-    _private_state = (*BaseTransfer._private_state, "_targets")
+    _private_state = (*BaseTransfer._private_state, "_seen", "_targets")
 
     def __init__(
         self,
@@ -406,6 +408,10 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 share = 1.0 if tuning is None else self._share(tuning)
                 if share != 1 and result.start is not None:
                     set_share(model, result.start, model.get_weights(), share)
+                rows = choose_seen(examples.targets, targets.task, trial.keys)
+                seen = SeenExamples.from_features(
+                    feeder.trained_features(rows), None if groups is None else groups[rows]
+                )
                 network.release()
         last = result.records[-1].stage if result.records else stages[0]
         # === How sure it is, and how good ===
@@ -447,6 +453,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 "validation_standard_error_": scored[1],
                 "data_report_": report,
                 "_reader": reader,
+                "_seen": seen,
                 "_targets": targets,
                 **given.columns,
             },
@@ -463,6 +470,46 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         if interrupted:  # what was learned is there; whoever called is to stop as well
             raise KeyboardInterrupt
         return self
+
+    def novelty(self, X: Any) -> np.ndarray:
+        """Return how unlike the training examples inputs are.
+
+        The distance of what the head reads of an input, from the mean and brought to length 1, to
+        the nearest training example [1]_. `SeenExamples` says what was measured.
+
+        Parameters
+        ----------
+        X : array
+            As in `fit`.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n,)
+            Float32, 0 for a training example. 1 is the distance that 95 % of the training examples
+            lie within of their nearest other one (with ``groups``, in another group): above 1 an
+            input is unlike what was seen, and an answer to it is a guess. New inputs of
+            the same kind are so more often where they differ from the examples in other ways, as
+            by another writer, or where fine-tuning drew these together.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If X cannot be used, or its values lie in another range than in `fit`.
+
+        References
+        ----------
+        .. [1] Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors" (2022, arXiv
+           2204.06507).
+        """
+        features = self._run(X, "features")
+        if not hasattr(self, "_seen"):
+            raise NotFittedError(
+                "novelty: expected an estimator that keeps what it saw in training. Received: one "
+                "from a file of an earlier version. Fit it again."
+            )
+        return self._seen.distances(features)
 
     def _take_rival(
         self,

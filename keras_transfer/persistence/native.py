@@ -95,10 +95,14 @@ def save(estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = Fals
         archive.writestr(_DESCRIPTION, json.dumps(description))
         bare.save(Path(folder) / _MODEL)
         archive.write(Path(folder) / _MODEL, _MODEL)
-        for number, source in enumerate(attachments.values()):
-            archive.writestr(f"attachment_{number}.json", source.config)
+        for number, attached in enumerate(attachments.values()):
             buffer = io.BytesIO()
-            np.savez(buffer, *source.weights)
+            if isinstance(attached, np.ndarray):
+                np.save(buffer, attached, allow_pickle=False)
+                archive.writestr(f"attachment_{number}.npy", buffer.getvalue())
+                continue
+            archive.writestr(f"attachment_{number}.json", attached.config)
+            np.savez(buffer, *attached.weights)
             archive.writestr(f"attachment_{number}.npz", buffer.getvalue())
 
 
@@ -163,12 +167,7 @@ def load(
             _check_description(description, path)
             attachments: Attachments = {}
             for number, digest in enumerate(description["attachments"]):
-                config = archive.read(f"attachment_{number}.json").decode()
-                with np.load(
-                    io.BytesIO(archive.read(f"attachment_{number}.npz")), allow_pickle=False
-                ) as arrays:
-                    weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-                attachments[digest] = ModelSource.from_parts(config, weights)
+                attachments[digest] = _read_attachment(archive, f"attachment_{number}")
             target = Path(folder) / _MODEL
             target.write_bytes(archive.read(_MODEL))
             if trusted:
@@ -195,6 +194,16 @@ def load(
             f"read ({type(error).__name__}: {error}). Is it whole? A layer of your own goes into "
             f"custom_objects."
         ) from error
+
+
+def _read_attachment(archive: zipfile.ZipFile, name: str) -> ModelSource | np.ndarray:
+    if f"{name}.npy" in archive.namelist():
+        array: np.ndarray = np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+        return array
+    config = archive.read(f"{name}.json").decode()
+    with np.load(io.BytesIO(archive.read(f"{name}.npz")), allow_pickle=False) as arrays:
+        weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    return ModelSource.from_parts(config, weights)
 
 
 def _import_named(description: Any, model: Path) -> dict[str, Any]:

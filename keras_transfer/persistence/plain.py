@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from keras_transfer.backbones.registry import describe_named
 from keras_transfer.choosing.block_choice import BlockChoice
 from keras_transfer.choosing.fine_tuning import FineTuningCheck
 from keras_transfer.choosing.guard import Rival, SourceCheck
+from keras_transfer.choosing.novelty import SeenExamples
 from keras_transfer.choosing.readout_choice import ReadoutChoice, ScoredReadout
 from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.graph.readout import Readout
@@ -46,14 +48,16 @@ _DATACLASSES: dict[str, type] = {
         ReadoutChoice,
         Rival,
         ScoredReadout,
+        SeenExamples,
         SourceCheck,
         Stage,
         StageRecord,
     )
 }
 _RECIPE_NAMES = {kind: name for name, kind in RECIPES.items()}
-# Keras models that parameters hold, by their digest.
-Attachments = dict[str, ModelSource]
+# What is stored beside the JSON, by its digest: Keras models, and arrays that are long as text.
+Attachments = dict[str, ModelSource | np.ndarray]
+_LONG = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,7 @@ def to_plain(value: Any, attachments: Attachments) -> Any:
     ----------
     value : object
     attachments : dict
-        Takes up models that are stored beside the JSON.
+        Takes up models and long arrays that are stored beside the JSON.
 
     Raises
     ------
@@ -112,6 +116,11 @@ def to_plain(value: Any, attachments: Attachments) -> Any:
     if isinstance(value, bytes):
         return {"$bytes": value.hex()}
     if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and value.size > _LONG:
+            kind = f"{value.dtype.str} {value.shape} ".encode()
+            digest = hashlib.sha256(kind + value.tobytes()).hexdigest()
+            attachments[digest] = value
+            return {"$attached": digest}
         items = to_plain(value.ravel().tolist(), attachments)
         return {"$array": [value.dtype.str, list(value.shape), items]}
     if isinstance(value, Mapping):
@@ -166,7 +175,7 @@ def from_plain(value: Any, attachments: Attachments, functions: Mapping[str, Any
     ----------
     value : object
     attachments : dict
-        Models that were stored beside the JSON.
+        Models and arrays that were stored beside the JSON.
     functions : mapping of str to callable
         Functions that the file may name.
 
@@ -201,6 +210,8 @@ def from_plain(value: Any, attachments: Attachments, functions: Mapping[str, Any
         flat = np.empty(len(items), dtype=dtype)
         flat[:] = back(items)
         return flat.reshape(shape)
+    if tag == "$attached":
+        return attachments[content]
     if tag == "$dict":
         return {back(k): back(v) for k, v in content}
     if tag == "$random_state":

@@ -152,6 +152,13 @@ class Feeder:
         """What the model reads of the examples that are held out."""
         return self._found[1][self.lowest] if self.lowest else self._inputs[1]
 
+    def trained_features(self, rows: np.ndarray) -> np.ndarray:
+        """Return what the head reads of some training examples, as the network is by now."""
+        if self.lowest and self.lowest == self._network.boundary().cut:
+            return self._found[0][self.lowest].take(rows)[0]
+        inputs = self._found[0][self.lowest] if self.lowest else self._inputs[0]
+        return Inference(self.model).on_inputs(inputs[rows], self._batch_size, "features")
+
     # === The feeds ===
 
     def feeds(

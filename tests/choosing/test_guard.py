@@ -82,6 +82,8 @@ def test_the_better_one_is_taken(tmp_path):
     loaded = keras_transfer.load(tmp_path / "clf.keras_transfer")
     assert loaded.guard_.best.evidence == guarded.guard_.best.evidence
     np.testing.assert_allclose(loaded.predict_proba(new_X), guarded.predict_proba(new_X), atol=1e-6)
+    np.testing.assert_array_equal(guarded.novelty(X), np.zeros(len(X)))  # as raw pixels
+    np.testing.assert_array_equal(loaded.novelty(new_X), guarded.novelty(new_X))
     expected = guarded.model_.predict(new_X.astype("float32"), verbose=0)
     np.testing.assert_allclose(guarded.predict_proba(new_X), expected, atol=1e-5)
 

@@ -51,6 +51,24 @@ def test_json_lines(call, fitted, folder, clf):
     assert row["probability"] == max(row["probabilities"].values())
 
 
+def test_novelty(call, fitted, folder, clf, tmp_path):
+    (tmp_path / "inverted.png").write_bytes(tiny.encode(255 - X[0]))
+    path = str(next(folder.rglob("*.png")))
+    paths = [path, str(tmp_path / "inverted.png")]
+    plain, told = (
+        rows(call("predict", fitted, *paths)),
+        rows(call("predict", fitted, *paths, "--novelty")),
+    )
+    assert list(told[0]) == ["path", "label", "probability", "novelty"]
+    distances = [float(row.pop("novelty")) for row in told]
+    assert told == plain
+    assert distances[0] == 0
+    assert distances == pytest.approx(clf.novelty(paths), abs=1e-6)
+    assert distances[1] > 1
+    result = call("predict", fitted, *paths, "--novelty", "--json")
+    assert [json.loads(line)["novelty"] for line in result.stdout.splitlines()] == distances
+
+
 @pytest.mark.parametrize("name", ["Käse 猫.png", "a,b\n.png", os.fsdecode(b"\xff.png")], ids=ascii)
 def test_any_file_name(call, fitted, tmp_path, name):
     (tmp_path / name).write_bytes(tiny.encode(X[0]))

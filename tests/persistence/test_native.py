@@ -133,6 +133,7 @@ PROCESS = """
         raw = np.load(f"{folder}/{kind}.npz")["raw"]
         outputs[f"{kind}/probabilities"] = clf.predict_proba(raw)
         outputs[f"{kind}/decisions"] = clf.decision_function(raw)
+        outputs[f"{kind}/novelty"] = clf.novelty(raw[::-1] * 0.9)
         report[f"{kind}/labels"] = clf.predict(raw).tolist()
         report[f"{kind}/classes"] = repr(clf.classes_)
         if kind == "model":
@@ -182,9 +183,36 @@ def test_predictions_are_the_same_to_the_bit(kind, fitted, elsewhere):
     estimator, X = fitted[kind], DATA[kind]
     np.testing.assert_array_equal(elsewhere[f"{kind}/probabilities"], estimator.predict_proba(X))
     np.testing.assert_array_equal(elsewhere[f"{kind}/decisions"], estimator.decision_function(X))
+    np.testing.assert_array_equal(elsewhere[f"{kind}/novelty"], estimator.novelty(X[::-1] * 0.9))
     labels = [tuple(la) if isinstance(la, list) else la for la in elsewhere[f"{kind}/labels"]]
     assert labels == estimator.predict(X).tolist()
     assert elsewhere[f"{kind}/classes"] == repr(estimator.classes_)
+
+
+def test_what_was_seen_is_stored_as_numbers_not_as_text(tmp_path):
+    X, y = tiny.pictures(20)
+    backbone = get_backbone(tiny.settled(tiny.residual, SHAPE).load(), name="mine")
+    clf = TransferClassifier(backbone, StructureTransfer(), readout=Readout("last", (4, 4)))
+    clf.fit(X, y).save(tmp_path / "saved")
+    seen = clf._seen.directions
+    assert seen.size > 1024
+    with zipfile.ZipFile(tmp_path / "saved") as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        assert sizes["estimator.json"] < 100_000
+        stored = [n for n in sizes if n.endswith(".npy")]
+        assert len(stored) == 1
+        assert sizes[stored[0]] < seen.nbytes + 200
+    assert load(tmp_path / "saved")._seen.directions.dtype == np.float16
+
+
+def test_a_file_from_before_there_was_novelty(fitted, tmp_path):
+    old = load_copy(fitted["features"], tmp_path)
+    del old._seen
+    old.save(tmp_path / "old")
+    loaded = load(tmp_path / "old")
+    np.testing.assert_array_equal(loaded.predict(VECTORS), fitted["features"].predict(VECTORS))
+    with pytest.raises(NotFittedError, match="an earlier version"):
+        loaded.novelty(VECTORS)
 
 
 def test_a_refit_elsewhere_starts_from_the_same_source_weights(fitted, elsewhere):
