@@ -237,6 +237,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     f"augmentation: expected None for vectors of features. Received: "
                     f"{recipe.augmentation!r}, which changes pictures."
                 )
+            recipe.check_task(targets.task, isinstance(reader, PictureInput))
             held = self._held_out(validation_data, given)
 
             # One stream of random numbers: whoever draws, draws in this order.
@@ -362,6 +363,8 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     trained_targets,
                     weights,
                     validate,
+                    task=targets.task,
+                    n_outputs=targets.n_outputs,
                     batch_seed=batch_seed,
                     augmentation_seed=augmentation_seed,
                     is_long=lambda n_batches: display.is_shown and n_batches >= _LONG,
