@@ -24,6 +24,7 @@ from keras_transfer.inputs.labelled_files import read_labelled
 from keras_transfer.modes import RECIPES
 from keras_transfer.parameters import find_problems
 from keras_transfer.quality import QUALITIES
+from keras_transfer.recipe import Recipe
 
 __all__ = [
     "apply_override",
@@ -197,14 +198,15 @@ def find_value_problems(content: Mapping[str, Any]) -> list[str]:
     rows = enumerate(runs) if isinstance(runs, list) else ()
     tables = [(f"runs.{number}", run) for number, run in rows if isinstance(run, dict)]
     if isinstance(source, dict):
-        problems += _check_mode("source", source, (IMAGENET, RANDOM))
+        problems += _check_mode("source", source, (IMAGENET, RANDOM), task_of(source))
         if tables and all(run.get("weights") != SOURCE for _, run in tables):
             problems.append(
                 f"source: expected a run that starts from it, with weights = {SOURCE!r}. "
                 f"Received: none. Add one, or leave the source out."
             )
+    task = task_of(data) if isinstance(data, dict) else CLASSIFICATION
     for where, run in tables:
-        problems += _check_mode(where, run, (IMAGENET, RANDOM, SOURCE))
+        problems += _check_mode(where, run, (IMAGENET, RANDOM, SOURCE), task)
         if run.get("weights") == SOURCE and source is None:
             problems.append(
                 f"{where}: weights: expected a table [source], whose task is trained first. "
@@ -353,9 +355,9 @@ def _check_estimator(where: str, shared: Mapping[str, Any], data_size: Any) -> l
     return problems
 
 
-def _check_mode(where: str, run: Mapping[str, Any], words: Sequence[str]) -> list[str]:
+def _check_mode(where: str, run: Mapping[str, Any], words: Sequence[str], task: str) -> list[str]:
     """Check the mode and its settings, and the weights that it starts from."""
-    problems = []
+    problems: list[str] = []
     mode = run.get("recipe", RECIPE)
     settings = run.get("settings", {})
     if isinstance(mode, str) and mode not in RECIPES:
@@ -369,11 +371,23 @@ def _check_mode(where: str, run: Mapping[str, Any], words: Sequence[str]) -> lis
             if key not in known
         ]
         problems += find_problems(f"{where}.settings", settings, recipe._constraints)
+        if not problems:  # else they may be no settings at all
+            problems += _check_together(f"{where}.settings", recipe.set_params(**settings), task)
     weights = run.get("weights", IMAGENET)
     if isinstance(weights, str) and weights not in words and not os.path.isfile(weights):
         problem = unknown_name("weights", weights, words)
         problems.append(f"{where}: {problem} Or the path of a Keras weights file.")
     return problems
+
+
+def _check_together(where: str, recipe: Recipe, task: str) -> list[str]:
+    """Check settings that are each allowed against one another, and against the task."""
+    try:
+        recipe.check()
+        recipe.check_task("regression" if task == REGRESSION else "multiclass", has_pictures=True)
+    except KerasTransferError as error:
+        return [f"{where}: {error}"]
+    return []
 
 
 def _check_names(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

@@ -82,6 +82,10 @@ class StructureTransfer(Recipe):
         name = "head and blocks" if trained else "head"
         return [self._stage(name, trained, n_examples, batch_size, pretrained)]
 
+    @property
+    def _is_head_alone(self) -> bool:
+        return self.train_blocks is None or super()._is_head_alone
+
 
 class CompositeTransfer(Recipe):
     """Structure transfer first, then parameter transfer, stage by stage.

@@ -42,12 +42,14 @@ class Constraint:
 NONE = Constraint("None", lambda value: value is None)
 
 
-def number(low: float = 0.0, high: float = math.inf, *, above: bool = False) -> Constraint:
-    """Allow finite real numbers from ``low`` (or above it) to ``high``."""
+def number(
+    low: float = 0.0, high: float = math.inf, *, above: bool = False, below: bool = False
+) -> Constraint:
+    """Allow finite real numbers from ``low`` (or above it) to ``high`` (or below it)."""
     words = "a number"
     if low != -math.inf:
         words += f" {'above' if above else 'of at least'} {low:g}"
-    words += "" if high == math.inf else f" and at most {high:g}"
+    words += "" if high == math.inf else f" and {'below' if below else 'at most'} {high:g}"
 
     def allows(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -56,7 +58,8 @@ def number(low: float = 0.0, high: float = math.inf, *, above: bool = False) -> 
             value = float(value)
         except OverflowError:
             return False
-        return math.isfinite(value) and (low < value if above else low <= value) and value <= high
+        is_enough = low < value if above else low <= value
+        return math.isfinite(value) and is_enough and (value < high if below else value <= high)
 
     return Constraint(words, allows)
 

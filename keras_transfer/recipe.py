@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import numbers
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from keras_transfer.graph.heads import (
     set_units,
     wants_feature_units,
 )
+from keras_transfer.graph.mixing import MIXES
 from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.parameters import (
     NONE,
@@ -100,7 +102,8 @@ class Recipe(BaseEstimator, abc.ABC):
         that it is, in a fraction of a second (`solve_head`). ``"gradient"``: in epochs. ``"auto"``:
         exact with head_penalty, and unless another setting speaks of epochs of the head:
         head_learning_rate, dropout, optimizer, augmentation without n_views; epochs or
-        learning_rate, where no other stage follows.
+        learning_rate, where no other stage follows; label_smoothing, focal_gamma or mix, where no
+        block trains.
     head_penalty : float, optional
         Of the exact head, on its squared weights: 1 / C of scikit-learn's ``LogisticRegression`` on
         features of variance 1, alpha of its ``Ridge``. By default chosen by leaving each example
@@ -109,11 +112,28 @@ class Recipe(BaseEstimator, abc.ABC):
         Take so many fixed views of each training picture, itself and random changes of it, in place
         of changes that are new in every epoch: what is frozen is then computed once for each view.
         An epoch sees them all.
+    label_smoothing : float, default=0.0
+        Of classes and labels, from 0 to below 1: the targets of a gradient stage leave so much
+        open, spread evenly over all classes, or between yes and no [2]_. A validation is read
+        without it.
+    focal_gamma : float, optional
+        Of classes and labels: the focal loss [3]_, in which each example counts by how much of it
+        was not foreseen, to this power; 2 is the paper's, 0 and None the crossentropy.
+    mix : {"mixup", "cutmix"}, optional
+        Mix the training pictures of a batch with one another, after any augmentation, and their
+        labels with them: a mean of two [4]_, or a rectangle of the one in the other [5]_. What is
+        frozen is then computed in every step, also of fixed views. Exact heads never mix.
 
     References
     ----------
     .. [1] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018,
        arXiv 1801.06146), for rates that fall from layer to layer.
+    .. [2] Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016, arXiv
+       1512.00567).
+    .. [3] Lin et al., "Focal Loss for Dense Object Detection" (2017, arXiv 1708.02002).
+    .. [4] Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018, arXiv 1710.09412).
+    .. [5] Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+       Features" (2019, arXiv 1905.04899).
     """
 
     _constraints: Mapping[str, Constraint] = {
@@ -132,6 +152,9 @@ class Recipe(BaseEstimator, abc.ABC):
         "head_solver": one_of("auto", *SOLVERS),
         "head_penalty": NONE | number(0),
         "n_views": NONE | integer(2),
+        "label_smoothing": number(0, 1, below=True),
+        "focal_gamma": NONE | number(0),
+        "mix": NONE | one_of(*MIXES),
     }
 
     # Whether the head is alone with a frozen network at first: an exact head then tells where to
@@ -152,6 +175,9 @@ class Recipe(BaseEstimator, abc.ABC):
         head_solver: str = "auto",
         head_penalty: float | None = None,
         n_views: int | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float | None = None,
+        mix: str | None = None,
     ):
         self.train_blocks = train_blocks
         self.epochs = epochs
@@ -165,6 +191,9 @@ class Recipe(BaseEstimator, abc.ABC):
         self.head_solver = head_solver
         self.head_penalty = head_penalty
         self.n_views = n_views
+        self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
+        self.mix = mix
 
     def check(self) -> None:
         """Check the parameters.
@@ -190,6 +219,40 @@ class Recipe(BaseEstimator, abc.ABC):
             raise InvalidParameterError(
                 f"head_penalty: expected None with head_solver='gradient', which knows no penalty. "
                 f"Received: {self.head_penalty!r}. Set head_solver='exact'."
+            )
+        is_exact = self.head_solver == "exact" or self.head_penalty is not None
+        if is_exact and self._is_head_alone and (asked := self._asked_of_epochs()):
+            raise InvalidParameterError(
+                f"head_solver: expected 'gradient' or 'auto', and head_penalty=None, where only "
+                f"the head trains and {' and '.join(asked)} {'is' if len(asked) == 1 else 'are'} "
+                f"asked of its epochs. Received: {self.head_solver!r}, head_penalty="
+                f"{self.head_penalty!r}. Leave them out, or train blocks."
+            )
+
+    def check_task(self, task: str, has_pictures: bool) -> None:
+        """Check that the settings can be used for a task.
+
+        Parameters
+        ----------
+        task : {"multiclass", "multilabel", "regression"}
+        has_pictures : bool
+            Whether the inputs are pictures.
+
+        Raises
+        ------
+        InvalidParameterError
+        """
+        if task == "regression":
+            for name, plain in (("label_smoothing", 0.0), ("focal_gamma", None)):
+                if value := getattr(self, name):
+                    raise InvalidParameterError(
+                        f"{name}: expected {plain} for a regression, whose targets are no classes "
+                        f"or labels. Received: {value!r}. Leave it out."
+                    )
+        if self.mix is not None and not has_pictures:
+            raise InvalidParameterError(
+                f"mix: expected None for vectors of features. Received: {self.mix!r}, which mixes "
+                f"pictures. Leave it out."
             )
 
     def build(
@@ -343,6 +406,7 @@ class Recipe(BaseEstimator, abc.ABC):
         first, n_batches = measure_dataset("dataset", dataset, task)
         if validation_data is not None:
             measure_dataset("validation_data", validation_data, task)
+        self.check_task(task, has_pictures=len(first[0].shape) == 4)
         check_outputs(model, first[0], task)
         mean, scale = np.zeros(1), np.ones(1)
         if own_task == "regression":
@@ -372,6 +436,8 @@ class Recipe(BaseEstimator, abc.ABC):
                 as_memory(memory),
                 n_examples=n_examples,
                 augmented=bool(names),
+                task=task,
+                seed=random_state,
                 validate=lambda held: Validation(held, task, scale=scale),
             )
             return run_stages(
@@ -455,6 +521,9 @@ class Recipe(BaseEstimator, abc.ABC):
             batch_norm=self.batch_norm or chosen.batch_norm,
             batch_norm_momentum=chosen.batch_norm_momentum,
             optimizer=self.optimizer,
+            label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+            mix=self.mix,
         )
 
     def _for_foreign_head(self) -> Recipe:
@@ -471,11 +540,23 @@ class Recipe(BaseEstimator, abc.ABC):
         """Say whether a stage in which the head is alone is solved."""
         if self.head_solver != "auto" or self.head_penalty is not None:
             return self.head_solver != "gradient"
-        own = [self.head_learning_rate, self.dropout or None]
+        own: list[Any] = [self.head_learning_rate, self.dropout or None]
         if only_stage:
             own += [self.epochs, self.learning_rate]
+        if self._is_head_alone:  # else the blocks' stages do what is asked
+            own += self._asked_of_epochs()
         is_changing = self.augmentation is not None and self.n_views is None
         return self.optimizer == "adam" and not is_changing and own.count(None) == len(own)
+
+    @property
+    def _is_head_alone(self) -> bool:
+        """Whether no stage trains blocks."""
+        return isinstance(self.train_blocks, numbers.Integral) and self.train_blocks == 0
+
+    def _asked_of_epochs(self) -> list[str]:
+        """Name the settings that only a stage with epochs can follow."""
+        names = ("label_smoothing", "focal_gamma", "mix")
+        return [name for name in names if getattr(self, name)]
 
 
 def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]:

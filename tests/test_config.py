@@ -475,3 +475,34 @@ except RecipeFileError:
         [sys.executable, "-c", code, write(GOOD)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# === Settings of the loss ===
+
+ASKED = {"label_smoothing": 0.1, "focal_gamma": 2, "mix": "cutmix"}
+
+
+def test_a_file_sets_the_loss_and_what_is_mixed(write):
+    text = GOOD.replace(
+        "learning_rate = 1e-3", 'label_smoothing = 0.1, focal_gamma = 2, mix = "cutmix"'
+    )
+    run = read_recipe_file(write(text)).runs[1]
+    assert run.settings == {"train_blocks": 2, **ASKED}
+    wrong = text.replace("0.1", "1.0").replace("cutmix", "cutmixed")
+    smoothing, mix = problems_of(write(wrong))
+    assert smoothing.startswith("runs.1.settings: label_smoothing: expected a number of at least 0")
+    assert "below 1. Received: 1.0" in smoothing
+    assert mix.endswith("Did you mean 'cutmix'?")
+
+
+def test_settings_that_contradict_one_another_or_the_task(write):
+    text = GOOD.replace("train_blocks = 2, learning_rate = 1e-3", "n_views = 2")
+    text = text.replace(
+        'recipe = "parameter"', 'recipe = "structure"\nsettings = {mix = "mixup", head_penalty = 1}'
+    )
+    first, second = problems_of(write(text))
+    assert first.startswith("runs.0.settings: head_solver: expected 'gradient' or 'auto'")
+    assert second.startswith("runs.1.settings: n_views: expected an augmentation")
+    text = GOOD.replace("learning_rate = 1e-3", "focal_gamma = 2")
+    (problem,) = problems_of(write(text.replace('"openmoji"', '"openmoji_turned"')))
+    assert problem.startswith("runs.1.settings: focal_gamma: expected None for a regression")

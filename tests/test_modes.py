@@ -349,6 +349,9 @@ SETTINGS = {
     "dropout": [-0.1, 1.0, None],
     "augmentation": ["flop", 3, ["flip", "flop"]],
     "batch_norm": ["freeze", True],
+    "label_smoothing": [-0.1, 1, None],
+    "focal_gamma": [-1, "2"],
+    "mix": ["mix", True, ["mixup"]],
 }
 
 
@@ -373,6 +376,64 @@ def test_check_accepts_what_is_documented():
         "gradual", 3, 1e-3, 1e-2, 0.8, keras.optimizers.SGD, 0.5, "all", "train"
     ).check()
     ParameterTransfer(np.int64(2), augmentation=("flip", "crop")).check()
+    ParameterTransfer(label_smoothing=np.float32(0.1), focal_gamma=2, mix="mixup").check()
+    CompositeTransfer(head_solver="exact", mix="cutmix").check()  # the blocks' stage mixes
+
+
+ALONE = {
+    "structure": StructureTransfer(head_solver="exact", mix="mixup"),
+    "structure, none": StructureTransfer(0, head_solver="exact", label_smoothing=0.1),
+    "composite, none": CompositeTransfer(0, head_penalty=1.0, focal_gamma=2.0),
+}
+
+
+@pytest.mark.parametrize("recipe", ALONE.values(), ids=ALONE)
+def test_what_only_epochs_can_follow_is_refused_of_an_exact_head(recipe):
+    (asked,) = recipe._asked_of_epochs()
+    with pytest.raises(InvalidParameterError, match=rf"head_solver: .*and {asked} is asked"):
+        recipe.check()
+    recipe.set_params(train_blocks=1).check()
+
+
+def test_the_settings_of_the_loss_stand_in_the_stages_that_have_one():
+    asked = {"label_smoothing": 0.1, "focal_gamma": 2.0, "mix": "mixup"}
+    head, blocks = CompositeTransfer(1, **asked).stages(BLOCKS, 100)
+    assert (head.label_smoothing, head.focal_gamma, head.mix) == (0.0, None, None)
+    assert (blocks.label_smoothing, blocks.focal_gamma, blocks.mix) == tuple(asked.values())
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_mixing_a_dataset(mix, kind):
+    """As above, only the data can change the loss."""
+
+    def loss(recipe, seed=0):
+        keras.utils.set_random_seed(0)
+        model = recipe.build(tiny.settled(tiny.cnn, SHAPE), outputs=3)
+        data = dataset().map(lambda x, y: (tf.cast(x, kind), y[:, tf.newaxis]))
+        result = recipe.fit(model, data, validation_data=data, random_state=seed, verbose=False)
+        assert result.records[-1].stored == f"not stored: {mix} makes new pictures in every step"
+        assert model.loss == "sparse_categorical_crossentropy"
+        assert result.score == pytest.approx(model.evaluate(data, verbose=0)[1])
+        return result.history["loss"]
+
+    options = {"epochs": 2, "learning_rate": 1e-9, "optimizer": "sgd", "mix": mix}
+    one, two = loss(StructureTransfer(**options)), loss(StructureTransfer(**options), seed=1)
+    assert one == loss(StructureTransfer(**options))
+    assert one != two
+    assert one[0] != one[1]  # new in every epoch
+
+
+def test_a_dataset_that_cannot_be_mixed_or_smoothed():
+    vectors = tf.data.Dataset.from_tensors((np.ones((4, 16), "float32"), np.arange(4) % 3))
+    recipe = ParameterTransfer(epochs=1, mix="mixup")
+    model = recipe.build(tiny.dense, 3, input_shape=(16,))
+    with pytest.raises(InvalidParameterError, match="mix: expected None for vectors"):
+        recipe.fit(model, vectors)
+    recipe = StructureTransfer(1, epochs=1, focal_gamma=2.0)
+    model = recipe.build(tiny.settled(tiny.cnn, SHAPE), 1, task="regression")
+    with pytest.raises(InvalidParameterError, match="focal_gamma: expected None for a regression"):
+        recipe.fit(model, dataset())
 
 
 def test_read_blocks_of_what_build_returns():

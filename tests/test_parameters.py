@@ -33,6 +33,7 @@ TABLE = {
     "number above": (number(0, above=True), [1e-9, 1], [0, 0.0, -0.0, -1, math.inf]),
     "number within": (number(0, 0.9), [0, 0.9, np.float64(0.5)], [0.91, 1, -0.1]),
     "number above and at most": (number(0, 1, above=True), [1, 0.5], [0, 1.001]),
+    "number below": (number(0, 1, below=True), [0, 0.999], [1, 1.0, -1e-9, 2]),
     "any number": (number(-math.inf), [-1e300, 0, 5], [-math.inf, math.nan, True]),
     "a number beyond floats": (number(), [], [10**400, -(10**400)]),
     "integer": (

@@ -252,6 +252,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     f"augmentation: expected None for vectors of features. Received: "
                     f"{recipe.augmentation!r}, which changes pictures."
                 )
+            recipe.check_task(targets.task, isinstance(reader, PictureInput))
             held = self._held_out(validation_data, given)
 
             # One stream of random numbers: whoever draws, draws in this order.
@@ -336,6 +337,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     blocks=blocks,
                     stages=stages,
                     task=targets.task,
+                    n_outputs=targets.n_outputs,
                     batch_size=self.batch_size,
                     augmentation=names,
                     n_views=recipe.n_views,

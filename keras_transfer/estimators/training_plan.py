@@ -37,6 +37,7 @@ class TrainingPlan:
     blocks : sequence of Block
     stages : sequence of Stage
     task : {"multiclass", "multilabel", "regression"}
+    n_outputs : int
     batch_size : int
     augmentation : sequence of str or callable
         As `as_augmentation` returns it.
@@ -55,6 +56,7 @@ class TrainingPlan:
     blocks: Sequence[Block]
     stages: Sequence[Stage]
     task: str
+    n_outputs: int
     batch_size: int
     augmentation: Sequence[Any]
     n_views: int | None
@@ -128,6 +130,8 @@ class TrainingPlan:
             targets,
             weights,
             validate,
+            task=self.task,
+            n_outputs=self.n_outputs,
             batch_seed=self.batch_seed,
             augmentation_seed=self.augmentation_seed,
             is_long=is_long,

@@ -10,7 +10,10 @@ import numpy as np
 from keras_transfer.inputs.picture_files import EncodedPictures
 from keras_transfer.training.activations import Activations
 
-__all__ = ["augmented", "ordered_batches", "shuffled_batches"]
+__all__ = ["SEEDS_OF_A_STAGE", "augmented", "mixed", "ordered_batches", "shuffled_batches"]
+
+# Each step of an augmentation takes ten, and mixing the last one.
+SEEDS_OF_A_STAGE = 1000
 
 
 def shuffled_batches(
@@ -18,6 +21,7 @@ def shuffled_batches(
     batch_size: int,
     seed: int,
     augment: Callable[[Any], Any] | None = None,
+    mix: Callable[..., tuple[Any, ...]] | None = None,
 ) -> Any:
     """Make a dataset that is shuffled anew in every epoch.
 
@@ -31,6 +35,8 @@ def shuffled_batches(
     seed : int
     augment : callable, optional
         Applied to each batch of inputs, anew in every epoch.
+    mix : callable, optional
+        Applied after that to each batch, its arrays as arguments.
 
     Returns
     -------
@@ -46,6 +52,8 @@ def shuffled_batches(
     dataset = _read(rows, arrays, batch_size)
     if augment is not None:
         dataset = augmented(dataset, augment)
+    if mix is not None:
+        dataset = mixed(dataset, mix)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -71,6 +79,24 @@ def augmented(dataset: Any, augment: Callable[[Any], Any]) -> Any:
 
     # One at a time: the random layers draw from a state, whose order must not vary.
     return dataset.map(change)
+
+
+def mixed(dataset: Any, mix: Callable[..., tuple[Any, ...]]) -> Any:
+    """Mix the examples of each batch, anew in every epoch.
+
+    Parameters
+    ----------
+    dataset : tf.data.Dataset
+        Of (inputs, targets) or (inputs, targets, weights).
+    mix : callable
+        Of such a batch; a `Mixing`.
+
+    Returns
+    -------
+    tf.data.Dataset
+    """
+    # One at a time: the layer draws from a state, whose order must not vary.
+    return dataset.map(mix)
 
 
 def ordered_batches(arrays: tuple[Any, ...], batch_size: int) -> Any:

@@ -59,6 +59,8 @@ def plan_cuts(
             return Cut((), f"not stored: {boundary.where}")
         if stored is None:
             return Cut((), "not stored: memory=False")
+        if stage.mix is not None:
+            return Cut((), f"not stored: {stage.mix} makes new pictures in every step")
         if augmented and stage.solver != "exact":
             return Cut((), "not stored: augmentation changes the pictures; n_views fixes them")
         if problem := stored.lacks_room(n_rows, boundary.cut):

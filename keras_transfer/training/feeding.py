@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.graph.augmentation import build_augmentation
+from keras_transfer.graph.mixing import build_mixing
 from keras_transfer.graph.views import PictureViews
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.training.activations import Activations
-from keras_transfer.training.batches import shuffled_batches
+from keras_transfer.training.batches import SEEDS_OF_A_STAGE, shuffled_batches
 from keras_transfer.training.boundary import Boundary
 from keras_transfer.training.cuts import Cut, plan_cuts
 from keras_transfer.training.feed import Feed, Solvable
@@ -28,8 +29,6 @@ __all__ = ["Feeder"]
 
 # Batches that a forecast reads.
 _SAMPLED = 5
-# Each step of an augmentation takes ten.
-_SEEDS_OF_A_STAGE = 1000
 
 
 class Feeder:
@@ -167,6 +166,8 @@ class Feeder:
         weights: np.ndarray,
         validate: Callable[[Any], Validation | None],
         *,
+        task: str,
+        n_outputs: int,
         batch_seed: int,
         augmentation_seed: int,
         is_long: Callable[[int], bool],
@@ -181,7 +182,10 @@ class Feeder:
             How much each counts.
         validate : callable
             From what a stage reads of the held-out examples to its validation.
+        task : {"multiclass", "multilabel", "regression"}
+        n_outputs : int
         batch_seed, augmentation_seed : int
+            The latter of mixing, too.
         is_long : callable
             Whether so many batches are worth a forecast.
         """
@@ -193,15 +197,18 @@ class Feeder:
 
         def make_dataset(number: int, n_batches: int | None = None) -> Any:
             rows = slice(None if n_batches is None else n_batches * self._batch_size)
-            augment = None
+            augment = mix = None
+            seed = augmentation_seed + SEEDS_OF_A_STAGE * number
             if self._augmentation and self._n_views is None:
-                seed = augmentation_seed + _SEEDS_OF_A_STAGE * number
                 augment = build_augmentation(self._augmentation, seed)
+            if (name := self._stages[number].mix) is not None:
+                mix = build_mixing(name, task, n_outputs, seed)
             return shuffled_batches(
                 (self._read(number)[rows], targets[rows], relative[rows]),
                 self._batch_size,
                 batch_seed + number,
                 augment,
+                mix,
             )
 
         def solvable(number: int, inference: Inference) -> Solvable:

@@ -105,6 +105,9 @@ def trace_key(stage: Stage, task: str) -> str | None:
             "optimizer": config,
             "blocks": {block: rates.index(rate) for block, rate in stage.learning_rates.items()},
             "batch_norm": [stage.batch_norm, stage.batch_norm_momentum],
+            "loss": [float(stage.label_smoothing), float(stage.focal_gamma or 0.0)],
+            # How they are mixed is not compiled in, but targets and metrics are others.
+            "mixes": stage.mix is not None,
         },
         sort_keys=True,
         default=repr,

@@ -12,7 +12,7 @@ from typing import Any
 from keras_transfer.backbones.partition import HEAD, Block
 from keras_transfer.backbones.walk import is_graph
 from keras_transfer.errors import FreezeError
-from keras_transfer.graph.heads import METRIC, TASKS, trained_output
+from keras_transfer.graph.heads import trained_output
 from keras_transfer.training.audit import AuditRow, audit
 from keras_transfer.training.compiled import (
     CompiledNetwork,
@@ -26,6 +26,7 @@ from keras_transfer.training.exact_stage import solve_stage
 from keras_transfer.training.feed import Feed
 from keras_transfer.training.forecast import StageForecast, begins_after, forecast_stages
 from keras_transfer.training.freezing import freeze_for, frozen_weights, settle
+from keras_transfer.training.losses import build_loss, build_metrics
 from keras_transfer.training.optimizers import (
     build_optimizer,
     check_optimizer,
@@ -228,7 +229,9 @@ def run_stages(
 
 
 def hand_over(model: Any, blocks: Sequence[Block], last: Stage, task: str) -> None:
-    """Leave a model frozen and compiled as its last stage was.
+    """Leave a model frozen as its last stage was, and compiled with the plain loss of its task.
+
+    A loss of another kind would stand in the saved model as a function that is not Keras's.
 
     Parameters
     ----------
@@ -321,7 +324,7 @@ class _Run:
             )
         optimizer = build_optimizer(network, self.blocks, stage)
         optimizer.build(network.trainable_weights)
-        _compile(model, optimizer, self.task)
+        _compile(model, optimizer, self.task, stage)
         return Trainer(model, optimizer)
 
 
@@ -438,11 +441,10 @@ def _trainer_key(stage: Stage, task: str, feed: Feed) -> Hashable | None:
     return None if traced is None else (traced, feed.cut)
 
 
-def _compile(model: Any, optimizer: Any, task: str) -> None:
-    import keras
-
-    kind = TASKS[task]
-    metrics = [] if kind.metric is None else [keras.metrics.get(kind.metric)]
-    for metric in metrics:
-        metric.name = METRIC
-    model.compile(optimizer, loss=kind.loss, metrics=metrics, jit_compile=has_gpu())
+def _compile(model: Any, optimizer: Any, task: str, stage: Stage | None = None) -> None:
+    model.compile(
+        optimizer,
+        loss=build_loss(task, stage),
+        metrics=build_metrics(task, stage),
+        jit_compile=has_gpu(),
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_transfer.backbones.partition import HEAD
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
+from keras_transfer.graph.mixing import MIXES
 
 __all__ = ["BATCH_NORM_POLICIES", "SOLVERS", "Stage"]
 
@@ -46,6 +47,14 @@ class Stage:
     penalty : float, optional
         Of the exact head: on half the sum of its squared weights, for features of variance 1. By
         default chosen by leaving each example out in turn.
+    label_smoothing : float, default=0.0
+        Of classes and labels, from 0 to below 1: so much of each target is spread evenly over all
+        classes, or between yes and no.
+    focal_gamma : float, optional
+        Of classes and labels: each counts by the share that was not foreseen, to this power. 0 and
+        None are the same.
+    mix : {"mixup", "cutmix"}, optional
+        Training pictures are mixed with one another, anew in every step (`build_mixing`).
 
     Examples
     --------
@@ -63,6 +72,9 @@ class Stage:
     patience: int = 5
     solver: str = "gradient"
     penalty: float | None = None
+    label_smoothing: float = 0.0
+    focal_gamma: float | None = None
+    mix: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rates", MappingProxyType(dict(self.learning_rates)))
@@ -80,6 +92,24 @@ class Stage:
         if self.penalty is not None and not 0 <= self.penalty < math.inf:
             raise InvalidParameterError(
                 f"stage {self.name!r}: expected a penalty of 0 or more. Received: {self.penalty!r}."
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected a label_smoothing of at least 0 and below 1. "
+                f"Received: {self.label_smoothing!r}."
+            )
+        if self.focal_gamma is not None and not 0 <= self.focal_gamma < math.inf:
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected a focal_gamma of 0 or more. Received: "
+                f"{self.focal_gamma!r}."
+            )
+        if self.mix is not None and self.mix not in MIXES:
+            raise UnknownNameError("mix", self.mix, MIXES)
+        if self.solver == "exact" and (self.label_smoothing or self.focal_gamma or self.mix):
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected the plain loss of examples as they are, which is "
+                f"what can be solved exactly. Received: label_smoothing={self.label_smoothing!r}, "
+                f"focal_gamma={self.focal_gamma!r}, mix={self.mix!r}. Take solver='gradient'."
             )
         if self.epochs < 1:
             raise InvalidParameterError(

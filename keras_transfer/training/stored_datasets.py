@@ -10,9 +10,11 @@ import numpy as np
 
 from keras_transfer.backbones.partition import Block
 from keras_transfer.backbones.walk import is_graph
+from keras_transfer.graph.mixing import build_mixing
 from keras_transfer.graph.nodes import graph_of_model
 from keras_transfer.inputs.examples import row_keys
 from keras_transfer.training.activation_store import Memory
+from keras_transfer.training.batches import SEEDS_OF_A_STAGE, mixed
 from keras_transfer.training.cuts import Cut, plan_cuts
 from keras_transfer.training.feed import Feed, Solvable
 from keras_transfer.training.inference import Inference
@@ -37,6 +39,8 @@ def feed_datasets(
     *,
     n_examples: int,
     augmented: bool,
+    task: str,
+    seed: int,
     validate: Callable[[Any], Validation],
 ) -> list[Feed]:
     """Make the feeds of datasets of the user's own.
@@ -54,6 +58,9 @@ def feed_datasets(
         In the dataset, about.
     augmented : bool
         Whether the inputs are changed anew in every epoch.
+    task : {"multiclass", "multilabel", "regression"}
+    seed : int
+        Of mixing.
     validate : callable
         Makes the validation of a held-out dataset.
     """
@@ -65,13 +72,17 @@ def feed_datasets(
             stored = StoredOutputs(network, memory, f"dataset:{dataset.element_spec[0].dtype.name}")
         cuts = plan_cuts(network, stored, stages, n_examples, augmented)
     feeds = []
-    for cut, stage in zip(cuts, stages, strict=True):
+    for number, (cut, stage) in enumerate(zip(cuts, stages, strict=True)):
         data, validation_data = dataset, held
         if cut.nodes:
             assert stored is not None
             data = through_store(stored, dataset, cut.nodes, n_examples)
             if held is not None:
                 validation_data = through_store(stored, held, cut.nodes, n_examples)
+        if stage.mix is not None:
+            n_outputs = int(model.compute_output_shape(dataset.element_spec[0].shape)[-1])
+            apart = SEEDS_OF_A_STAGE * number
+            data = mixed(data, build_mixing(stage.mix, task, n_outputs, seed + apart))
         is_exact = stage.solver == "exact"
         feeds.append(
             Feed(

@@ -274,6 +274,16 @@ NOTES = {
         {},
         ["stored at readout"],
     ),
+    "mixed": (
+        CompositeTransfer(1, epochs=1, mix="mixup"),
+        {},
+        ["stored at readout", "not stored: mixup makes new pictures in every step"],
+    ),
+    "mixed views": (
+        CompositeTransfer(1, epochs=1, augmentation="all", n_views=2, mix="cutmix"),
+        {},
+        ["stored at readout", "not stored: cutmix makes new pictures in every step"],
+    ),
 }
 
 
@@ -385,6 +395,11 @@ SOLVERS = {
     "changes": (CompositeTransfer(augmentation="all"), ["gradient", "gradient"]),
     "views": (CompositeTransfer(augmentation="all", n_views=2), ["exact", "gradient"]),
     "blocks": (StructureTransfer(1, head_solver="exact"), ["gradient"]),
+    "mixed": (StructureTransfer(mix="mixup"), ["gradient"]),
+    "smoothed": (StructureTransfer(0, label_smoothing=0.1), ["gradient"]),
+    "focal": (CompositeTransfer(0, focal_gamma=1.0), ["gradient"]),
+    "focal of 0": (StructureTransfer(focal_gamma=0), ["exact"]),
+    "mixed afterwards": (CompositeTransfer(mix="mixup"), ["exact", "gradient"]),
 }
 
 

@@ -24,6 +24,13 @@ def test_every_example_once_in_a_new_order_each_epoch():
     assert not np.array_equal(one[1], two[1])
 
 
+def test_augmented_first_and_mixed_then():
+    dataset = shuffled_batches((X, Y), 6, 0, lambda x: x + 1, lambda x, y: (x * 2, x, y))
+    for inputs, seen, targets in dataset:
+        np.testing.assert_array_equal(seen[:, 0], targets + 1)
+        np.testing.assert_array_equal(inputs, seen * 2)
+
+
 @pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
 def test_the_seed_decides_the_order(seed, same):
     one, two = shuffled_batches((X, Y), 6, seed=0), shuffled_batches((X, Y), 6, seed=seed)

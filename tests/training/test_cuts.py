@@ -50,6 +50,10 @@ def test_why_nothing_is_stored():
     assert nodes == ()
     assert note.endswith("n_views fixes them")
     assert plan(stage(solver="exact"), augmented=True) == [AT_READOUT]
+    assert plan(stage(solver="exact"), stage(mix="cutmix"), augmented=True) == [
+        AT_READOUT,
+        ((), "not stored: cutmix makes new pictures in every step"),
+    ]
     ((nodes, note),) = plan(stage(), n_rows=10**9)
     assert nodes == ()
     assert "1,000,000,000 rows of 16 bytes" in note

@@ -27,6 +27,11 @@ def test_is_a_value():
         ({"learning_rates": {}}, InvalidParameterError, "a block that trains"),
         ({"epochs": 0}, InvalidParameterError, "at least one epoch. Received: 0"),
         ({"batch_norm": "freeze"}, UnknownNameError, "Did you mean 'frozen'"),
+        ({"label_smoothing": 1.0}, InvalidParameterError, "below 1. Received: 1.0"),
+        ({"focal_gamma": -0.5}, InvalidParameterError, "0 or more. Received: -0.5"),
+        ({"mix": "mix_up"}, UnknownNameError, "Did you mean 'mixup'"),
+        ({"mix": "mixup", "solver": "exact"}, InvalidParameterError, "Take solver='gradient'"),
+        ({"focal_gamma": 1.0, "solver": "exact"}, InvalidParameterError, "the plain loss"),
     ],
 )
 def test_refuses(settings, error, message):
