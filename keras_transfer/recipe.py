@@ -49,7 +49,8 @@ from keras_transfer.training.own_data import (
 from keras_transfer.training.progress import open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import RunResult, run_stages
-from keras_transfer.training.stage import BATCH_NORM_POLICIES, SOLVERS, Stage
+from keras_transfer.training.schedules import SCHEDULES
+from keras_transfer.training.stage import AVERAGES, BATCH_NORM_POLICIES, SOLVERS, Stage
 from keras_transfer.training.stored_datasets import feed_datasets
 from keras_transfer.training.validation import Validation
 
@@ -70,9 +71,10 @@ class Recipe(BaseEstimator, abc.ABC):
         Which blocks train: so many last ones, all, or those named. None is the mode's own choice.
     epochs : int, optional
         The most epochs of each stage; by default enough for a number of steps (`stage_defaults`).
-    learning_rate : float, optional
+    learning_rate : float or "auto", optional
         By default chosen with the number of examples. In composite transfer that of the stages
-        after the head's.
+        after the head's. ``"auto"``: chosen at the start of each such stage, by a range test on
+        its training batches of at most 71 steps, after which all is put back (`find_rate`).
     head_learning_rate : float, optional
         The head's own; by default `learning_rate`, and in the first stage of composite transfer
         chosen.
@@ -96,8 +98,8 @@ class Recipe(BaseEstimator, abc.ABC):
         How a stage trains in which the head is alone. ``"exact"``: solved as the convex problem
         that it is, in a fraction of a second (`solve_head`). ``"gradient"``: in epochs. ``"auto"``:
         exact with head_penalty, and unless another setting speaks of epochs of the head:
-        head_learning_rate, dropout, optimizer, augmentation without n_views; epochs or
-        learning_rate, where no other stage follows.
+        head_learning_rate, dropout, optimizer, augmentation without n_views; epochs,
+        learning_rate, schedule, warm_up, weight_decay or average, where no other stage follows.
     head_penalty : float, optional
         Of the exact head, on its squared weights: 1 / C of scikit-learn's ``LogisticRegression`` on
         features of variance 1, alpha of its ``Ridge``. By default chosen by leaving each example
@@ -106,17 +108,36 @@ class Recipe(BaseEstimator, abc.ABC):
         Take so many fixed views of each training picture, itself and random changes of it, in place
         of changes that are new in every epoch: what is frozen is then computed once for each view.
         An epoch sees them all.
+    schedule : {"constant", "cosine", "one_cycle"}, default="constant"
+        How the rates move over the steps of each stage that is not solved: not; down to 0 as half
+        a cosine [2]_; up from a 25th and then down so [3]_. The rates given are the highest.
+    warm_up : float, optional
+        Share of these steps in which the rates rise linearly, from 0 to 1; by default 0.3 for
+        ``"one_cycle"``, else 0.
+    weight_decay : float, optional
+        Before each step kernels (no bias, nothing of BatchNorm) shrink by this times their rate,
+        apart from the gradient [4]_. By default the optimizer's own: 0.004 for ``"adamw"``, which
+        then shrinks all, else none.
+    average : None or "ema", default=None
+        ``"ema"``: what is validated, and what each stage that is not solved ends with, is the
+        exponential moving average of the weights, over about the last fifth of its steps [5]_.
 
     References
     ----------
     .. [1] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018,
        arXiv 1801.06146), for rates that fall from layer to layer.
+    .. [2] Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017,
+       arXiv 1608.03983).
+    .. [3] Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
+       Learning Rates" (2018, arXiv 1708.07120).
+    .. [4] Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019, arXiv 1711.05101).
+    .. [5] Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992).
     """
 
     _constraints: Mapping[str, Constraint] = {
         "train_blocks": NONE | BLOCKS,
         "epochs": NONE | integer(1),
-        "learning_rate": NONE | number(0, above=True),
+        "learning_rate": NONE | one_of("auto") | number(0, above=True),
         "head_learning_rate": NONE | number(0, above=True),
         "layer_decay": NONE | number(0, 1, above=True),
         "optimizer": one_of(*OPTIMIZERS) | Constraint("a callable without arguments", callable),
@@ -129,6 +150,10 @@ class Recipe(BaseEstimator, abc.ABC):
         "head_solver": one_of("auto", *SOLVERS),
         "head_penalty": NONE | number(0),
         "n_views": NONE | integer(2),
+        "schedule": one_of(*SCHEDULES),
+        "warm_up": NONE | number(0, 1),
+        "weight_decay": NONE | number(0),
+        "average": one_of(None, *AVERAGES),
     }
 
     # Whether the head is alone with a frozen network at first: an exact head then tells where to
@@ -139,7 +164,7 @@ class Recipe(BaseEstimator, abc.ABC):
         self,
         train_blocks: Any = None,
         epochs: int | None = None,
-        learning_rate: float | None = None,
+        learning_rate: float | str | None = None,
         head_learning_rate: float | None = None,
         layer_decay: float | None = None,
         optimizer: Any = "adam",
@@ -149,6 +174,10 @@ class Recipe(BaseEstimator, abc.ABC):
         head_solver: str = "auto",
         head_penalty: float | None = None,
         n_views: int | None = None,
+        schedule: str = "constant",
+        warm_up: float | None = None,
+        weight_decay: float | None = None,
+        average: str | None = None,
     ):
         self.train_blocks = train_blocks
         self.epochs = epochs
@@ -162,6 +191,10 @@ class Recipe(BaseEstimator, abc.ABC):
         self.head_solver = head_solver
         self.head_penalty = head_penalty
         self.n_views = n_views
+        self.schedule = schedule
+        self.warm_up = warm_up
+        self.weight_decay = weight_decay
+        self.average = average
 
     def check(self) -> None:
         """Check the parameters.
@@ -182,6 +215,12 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"head_solver: expected 'gradient' or 'auto' where augmentation changes the "
                 f"pictures in every epoch. Received: 'exact' with augmentation="
                 f"{self.augmentation!r}. Set n_views=4 for fixed views, or head_solver='auto'."
+            )
+        if self.head_learning_rate is not None and self._tests_rate:
+            raise InvalidParameterError(
+                f"head_learning_rate: expected None with learning_rate='auto', which chooses the "
+                f"head's, too. Received: {self.head_learning_rate!r}. Leave it out, or set "
+                f"learning_rate."
             )
         if self.head_penalty is not None and self.head_solver == "gradient":
             raise InvalidParameterError(
@@ -290,7 +329,8 @@ class Recipe(BaseEstimator, abc.ABC):
             From `build`, in this process or reloaded, or any with one output.
         dataset : tf.data.Dataset
             Finite batches of (inputs, targets) or (inputs, targets, weights): class indices, rows
-            of 0 and 1, or numbers.
+            of 0 and 1, or numbers. The range test of ``learning_rate="auto"`` reads it once more,
+            by which the order of a shuffled one moves on.
         validation_data : tf.data.Dataset, optional
             The same, held out, in any order: stages then stop early and keep their best weights.
         task : {"multiclass", "multilabel", "regression"}, optional
@@ -357,9 +397,12 @@ class Recipe(BaseEstimator, abc.ABC):
         recipe = self if own_task is not None else self._for_foreign_head()
         stages = recipe.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
         with isolated_seed(random_state), open_display(verbose) as display:
+            # Its changes are drawn from states of their own, too.
+            sample = dataset
             if names := as_augmentation(self.augmentation):
-                augment = build_augmentation(names, random_state)
-                dataset = augmented(dataset, augment)
+                dataset = augmented(dataset, build_augmentation(names, random_state))
+                if self._tests_rate:
+                    sample = augmented(sample, build_augmentation(names, random_state))
             feeds = feed_datasets(
                 model,
                 found,
@@ -370,6 +413,8 @@ class Recipe(BaseEstimator, abc.ABC):
                 n_examples=n_examples,
                 augmented=bool(names),
                 validate=lambda held: Validation(held, task, scale=scale),
+                sample=sample,
+                n_batches=n_batches,
             )
             return run_stages(
                 model,
@@ -435,9 +480,11 @@ class Recipe(BaseEstimator, abc.ABC):
         )
         # A rate that the user gave with an optimizer is not to be replaced by one chosen for Adam.
         own = plain_rate(make_optimizer(self.optimizer)) if callable(self.optimizer) else None
-        rate = self.learning_rate or own or chosen.learning_rate
-        if not trained and not only_stage:
-            rate = own or chosen.learning_rate  # learning_rate is that of the blocks, later
+        rate = own or chosen.learning_rate
+        # In a stage of the head before others learning_rate is not meant: it is that of the blocks.
+        is_meant = bool(trained) or only_stage
+        if is_meant and self.learning_rate is not None and not self._tests_rate:
+            rate = float(self.learning_rate)
         if not trained and self._solves_head(only_stage):
             return Stage(name, {HEAD: rate}, 1, solver="exact", penalty=self.head_penalty)
         decay = 1.0 if self.layer_decay is None else self.layer_decay
@@ -452,7 +499,17 @@ class Recipe(BaseEstimator, abc.ABC):
             batch_norm=self.batch_norm or chosen.batch_norm,
             batch_norm_momentum=chosen.batch_norm_momentum,
             optimizer=self.optimizer,
+            schedule=self.schedule,
+            warm_up=self.warm_up,
+            weight_decay=self.weight_decay,
+            average=self.average,
+            rate_test=is_meant and self._tests_rate,
         )
+
+    @property
+    def _tests_rate(self) -> bool:
+        """Whether a range test is to choose the learning rates."""
+        return isinstance(self.learning_rate, str)
 
     def _for_foreign_head(self) -> Recipe:
         """Return the recipe for a head that is not ours, which may be anything."""
@@ -468,9 +525,10 @@ class Recipe(BaseEstimator, abc.ABC):
         """Say whether a stage in which the head is alone is solved."""
         if self.head_solver != "auto" or self.head_penalty is not None:
             return self.head_solver != "gradient"
-        own = [self.head_learning_rate, self.dropout or None]
+        own: list[Any] = [self.head_learning_rate, self.dropout or None]
         if only_stage:
-            own += [self.epochs, self.learning_rate]
+            own += [self.epochs, self.learning_rate, self.warm_up, self.weight_decay, self.average]
+            own += [None if self.schedule == "constant" else self.schedule]
         is_changing = self.augmentation is not None and self.n_views is None
         return self.optimizer == "adam" and not is_changing and own.count(None) == len(own)
 
