@@ -483,8 +483,8 @@ class Recipe(BaseEstimator, abc.ABC):
         rate = own or chosen.learning_rate
         # In a stage of the head before others learning_rate is not meant: it is that of the blocks.
         is_meant = bool(trained) or only_stage
-        if is_meant and self.learning_rate is not None and not self._tests_rate:
-            rate = float(self.learning_rate)
+        if is_meant and self.learning_rate and not isinstance(self.learning_rate, str):
+            rate = self.learning_rate
         if not trained and self._solves_head(only_stage):
             return Stage(name, {HEAD: rate}, 1, solver="exact", penalty=self.head_penalty)
         decay = 1.0 if self.layer_decay is None else self.layer_decay

@@ -275,7 +275,6 @@ def make_watch(
             self._lowest_loss = math.inf
             self._epoch_began = self._batch_began = 0.0
             self._batch_seconds: list[float] = []
-            self._factor = 1.0
 
         @property
         def epochs(self) -> int:
@@ -290,10 +289,7 @@ def make_watch(
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             steering.interrupts.check()
             if stage.is_scheduled:
-                # At the middle of a step: none of them, not even a single one, is at a rate of 0.
-                progress = (self.steps + 0.5) / steps
-                self._factor = rate_factor(stage.schedule, progress, stage.warm_up)
-                set_rates(self.model.optimizer, stage, self._factor)
+                set_rates(self.model.optimizer, stage, self._factor(self.steps))
             self._batch_began = time.monotonic()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -329,7 +325,9 @@ def make_watch(
                 "loss": float(logs["loss"]),
                 **{key: float(value) for key, value in logs.items() if key == METRIC},
                 "learning_rate": (
-                    math.nan if stage.solver == "exact" else stage.highest_rate * self._factor
+                    math.nan
+                    if stage.solver == "exact"
+                    else stage.highest_rate * self._factor(self.steps - 1)
                 ),
                 **steering.score(),
             }
@@ -339,6 +337,13 @@ def make_watch(
             steering.epochs.append(figures)
             display.end_epoch(figures)
             self._decide(figures.get("val_loss", math.nan))
+
+        def _factor(self, step: int) -> float:
+            """Return the factor on the rates of a step; a dataset may end after one began."""
+            if not stage.is_scheduled:
+                return 1.0
+            # At the middle of a step: none of them, not even a single one, is at a rate of 0.
+            return rate_factor(stage.schedule, (step + 0.5) / steps, stage.warm_up)
 
         def _decide(self, loss: float) -> None:
             if steering.reason == "target score":

@@ -21,12 +21,23 @@ def test_is_a_value():
     assert pickle.loads(pickle.dumps(stage)) == copy.deepcopy(stage) == stage
 
 
+def test_at_another_rate_the_proportions_stay():
+    stage = Stage("s", {"low": 1e-4, "high": 2e-4, "head": 3e-4}, 1).at_rate(0.1)
+    assert dict(stage.learning_rates) == pytest.approx({"low": 1 / 30, "high": 2 / 30, "head": 0.1})
+    assert stage.highest_rate == 0.1
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"learning_rates": {}}, InvalidParameterError, "a block that trains"),
         ({"epochs": 0}, InvalidParameterError, "at least one epoch. Received: 0"),
         ({"batch_norm": "freeze"}, UnknownNameError, "Did you mean 'frozen'"),
+        ({"schedule": "cosin"}, UnknownNameError, "Did you mean 'cosine'"),
+        ({"average": "emma"}, UnknownNameError, "Did you mean 'ema'"),
+        ({"warm_up": 1.5}, InvalidParameterError, "warm_up from 0 to 1, a share of the steps"),
+        ({"warm_up": float("nan")}, InvalidParameterError, "Received: nan"),
+        ({"weight_decay": -1}, InvalidParameterError, "weight_decay of 0 or more. Received: -1"),
     ],
 )
 def test_refuses(settings, error, message):
