@@ -51,7 +51,8 @@ from keras_transfer.training.own_data import (
 from keras_transfer.training.progress import open_display
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.run import RunResult, run_stages
-from keras_transfer.training.stage import BATCH_NORM_POLICIES, SOLVERS, Stage
+from keras_transfer.training.schedules import SCHEDULES
+from keras_transfer.training.stage import AVERAGES, BATCH_NORM_POLICIES, SOLVERS, Stage
 from keras_transfer.training.stored_datasets import feed_datasets
 from keras_transfer.training.validation import Validation
 
@@ -75,9 +76,10 @@ class Recipe(BaseEstimator, abc.ABC):
         those that the target task pulls at most (`choose_blocks`). None is the mode's own choice.
     epochs : int, optional
         The most epochs of each stage; by default enough for a number of steps (`stage_defaults`).
-    learning_rate : float, optional
+    learning_rate : float or "auto", optional
         By default chosen with the number of examples. In composite transfer that of the stages
-        after the head's.
+        after the head's. ``"auto"``: chosen at the start of each such stage, by a range test on
+        its training batches of at most 71 steps, after which all is put back (`find_rate`).
     head_learning_rate : float, optional
         The head's own; by default `learning_rate`, and in the first stage of composite transfer
         chosen.
@@ -101,9 +103,9 @@ class Recipe(BaseEstimator, abc.ABC):
         How a stage trains in which the head is alone. ``"exact"``: solved as the convex problem
         that it is, in a fraction of a second (`solve_head`). ``"gradient"``: in epochs. ``"auto"``:
         exact with head_penalty, and unless another setting speaks of epochs of the head:
-        head_learning_rate, dropout, optimizer, augmentation without n_views; epochs or
-        learning_rate, where no other stage follows; label_smoothing, focal_gamma or mix, where no
-        block trains.
+        head_learning_rate, dropout, optimizer, augmentation without n_views; epochs,
+        learning_rate, schedule, warm_up, weight_decay or average, where no other stage follows;
+        label_smoothing, focal_gamma or mix, where no block trains.
     head_penalty : float, optional
         Of the exact head, on its squared weights: 1 / C of scikit-learn's ``LogisticRegression`` on
         features of variance 1, alpha of its ``Ridge``. By default chosen by leaving each example
@@ -123,6 +125,19 @@ class Recipe(BaseEstimator, abc.ABC):
         Mix the training pictures of a batch with one another, after any augmentation, and their
         labels with them: a mean of two [4]_, or a rectangle of the one in the other [5]_. What is
         frozen is then computed in every step, also of fixed views. Exact heads never mix.
+    schedule : {"constant", "cosine", "one_cycle"}, default="constant"
+        How the rates move over the steps of each stage that is not solved: not; down to 0 as half
+        a cosine [6]_; up from a 25th and then down so [7]_. The rates given are the highest.
+    warm_up : float, optional
+        Share of these steps in which the rates rise linearly, from 0 to 1; by default 0.3 for
+        ``"one_cycle"``, else 0.
+    weight_decay : float, optional
+        Before each step kernels (no bias, nothing of BatchNorm) shrink by this times their rate,
+        apart from the gradient [8]_. By default the optimizer's own: 0.004 for ``"adamw"``, which
+        then shrinks all, else none.
+    average : None or "ema", default=None
+        ``"ema"``: what is validated, and what each stage that is not solved ends with, is the
+        exponential moving average of the weights, over about the last fifth of its steps [9]_.
 
     References
     ----------
@@ -134,12 +149,18 @@ class Recipe(BaseEstimator, abc.ABC):
     .. [4] Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018, arXiv 1710.09412).
     .. [5] Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
        Features" (2019, arXiv 1905.04899).
+    .. [6] Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017,
+       arXiv 1608.03983).
+    .. [7] Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
+       Learning Rates" (2018, arXiv 1708.07120).
+    .. [8] Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019, arXiv 1711.05101).
+    .. [9] Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992).
     """
 
     _constraints: Mapping[str, Constraint] = {
         "train_blocks": NONE | BLOCKS,
         "epochs": NONE | integer(1),
-        "learning_rate": NONE | number(0, above=True),
+        "learning_rate": NONE | one_of("auto") | number(0, above=True),
         "head_learning_rate": NONE | number(0, above=True),
         "layer_decay": NONE | number(0, 1, above=True),
         "optimizer": one_of(*OPTIMIZERS) | Constraint("a callable without arguments", callable),
@@ -155,6 +176,10 @@ class Recipe(BaseEstimator, abc.ABC):
         "label_smoothing": number(0, 1, below=True),
         "focal_gamma": NONE | number(0),
         "mix": NONE | one_of(*MIXES),
+        "schedule": one_of(*SCHEDULES),
+        "warm_up": NONE | number(0, 1),
+        "weight_decay": NONE | number(0),
+        "average": one_of(None, *AVERAGES),
     }
 
     # Whether the head is alone with a frozen network at first: an exact head then tells where to
@@ -165,7 +190,7 @@ class Recipe(BaseEstimator, abc.ABC):
         self,
         train_blocks: Any = None,
         epochs: int | None = None,
-        learning_rate: float | None = None,
+        learning_rate: float | str | None = None,
         head_learning_rate: float | None = None,
         layer_decay: float | None = None,
         optimizer: Any = "adam",
@@ -178,6 +203,10 @@ class Recipe(BaseEstimator, abc.ABC):
         label_smoothing: float = 0.0,
         focal_gamma: float | None = None,
         mix: str | None = None,
+        schedule: str = "constant",
+        warm_up: float | None = None,
+        weight_decay: float | None = None,
+        average: str | None = None,
     ):
         self.train_blocks = train_blocks
         self.epochs = epochs
@@ -194,6 +223,10 @@ class Recipe(BaseEstimator, abc.ABC):
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma
         self.mix = mix
+        self.schedule = schedule
+        self.warm_up = warm_up
+        self.weight_decay = weight_decay
+        self.average = average
 
     def check(self) -> None:
         """Check the parameters.
@@ -214,6 +247,12 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"head_solver: expected 'gradient' or 'auto' where augmentation changes the "
                 f"pictures in every epoch. Received: 'exact' with augmentation="
                 f"{self.augmentation!r}. Set n_views=4 for fixed views, or head_solver='auto'."
+            )
+        if self.head_learning_rate is not None and self._tests_rate:
+            raise InvalidParameterError(
+                f"head_learning_rate: expected None with learning_rate='auto', which chooses the "
+                f"head's, too. Received: {self.head_learning_rate!r}. Leave it out, or set "
+                f"learning_rate."
             )
         if self.head_penalty is not None and self.head_solver == "gradient":
             raise InvalidParameterError(
@@ -356,7 +395,8 @@ class Recipe(BaseEstimator, abc.ABC):
             From `build`, in this process or reloaded, or any with one output.
         dataset : tf.data.Dataset
             Finite batches of (inputs, targets) or (inputs, targets, weights): class indices, rows
-            of 0 and 1, or numbers.
+            of 0 and 1, or numbers. The range test of ``learning_rate="auto"`` reads it once more,
+            by which the order of a shuffled one moves on.
         validation_data : tf.data.Dataset, optional
             The same, held out, in any order: stages then stop early and keep their best weights.
         task : {"multiclass", "multilabel", "regression"}, optional
@@ -424,9 +464,12 @@ class Recipe(BaseEstimator, abc.ABC):
         recipe = self if own_task is not None else self._for_foreign_head()
         stages = recipe.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
         with isolated_seed(random_state), open_display(verbose) as display:
+            # Its changes are drawn from states of their own, too.
+            sample = dataset
             if names := as_augmentation(self.augmentation):
-                augment = build_augmentation(names, random_state)
-                dataset = augmented(dataset, augment)
+                dataset = augmented(dataset, build_augmentation(names, random_state))
+                if self._tests_rate:
+                    sample = augmented(sample, build_augmentation(names, random_state))
             feeds = feed_datasets(
                 model,
                 found,
@@ -439,6 +482,8 @@ class Recipe(BaseEstimator, abc.ABC):
                 task=task,
                 seed=random_state,
                 validate=lambda held: Validation(held, task, scale=scale),
+                sample=sample,
+                n_batches=n_batches,
             )
             return run_stages(
                 model,
@@ -504,9 +549,11 @@ class Recipe(BaseEstimator, abc.ABC):
         )
         # A rate that the user gave with an optimizer is not to be replaced by one chosen for Adam.
         own = plain_rate(make_optimizer(self.optimizer)) if callable(self.optimizer) else None
-        rate = self.learning_rate or own or chosen.learning_rate
-        if not trained and not only_stage:
-            rate = own or chosen.learning_rate  # learning_rate is that of the blocks, later
+        rate = own or chosen.learning_rate
+        # In a stage of the head before others learning_rate is not meant: it is that of the blocks.
+        is_meant = bool(trained) or only_stage
+        if is_meant and self.learning_rate and not isinstance(self.learning_rate, str):
+            rate = self.learning_rate
         if not trained and self._solves_head(only_stage):
             return Stage(name, {HEAD: rate}, 1, solver="exact", penalty=self.head_penalty)
         decay = 1.0 if self.layer_decay is None else self.layer_decay
@@ -524,7 +571,17 @@ class Recipe(BaseEstimator, abc.ABC):
             label_smoothing=self.label_smoothing,
             focal_gamma=self.focal_gamma,
             mix=self.mix,
+            schedule=self.schedule,
+            warm_up=self.warm_up,
+            weight_decay=self.weight_decay,
+            average=self.average,
+            rate_test=is_meant and self._tests_rate,
         )
+
+    @property
+    def _tests_rate(self) -> bool:
+        """Whether a range test is to choose the learning rates."""
+        return isinstance(self.learning_rate, str)
 
     def _for_foreign_head(self) -> Recipe:
         """Return the recipe for a head that is not ours, which may be anything."""
@@ -542,7 +599,8 @@ class Recipe(BaseEstimator, abc.ABC):
             return self.head_solver != "gradient"
         own: list[Any] = [self.head_learning_rate, self.dropout or None]
         if only_stage:
-            own += [self.epochs, self.learning_rate]
+            own += [self.epochs, self.learning_rate, self.warm_up, self.weight_decay, self.average]
+            own += [None if self.schedule == "constant" else self.schedule]
         if self._is_head_alone:  # else the blocks' stages do what is asked
             own += self._asked_of_epochs()
         is_changing = self.augmentation is not None and self.n_views is None

@@ -53,6 +53,19 @@ def test_a_good_file_is_read_with_defaults(write):
     assert recipe_file.runs[1].file_name == "second.keras_transfer"
 
 
+def test_a_run_says_how_its_stages_train(write):
+    settings = {
+        "learning_rate": "auto",
+        "schedule": "one_cycle",
+        "warm_up": 0.1,
+        "weight_decay": 0.01,
+        "average": "ema",
+    }
+    words = ", ".join(f"{key} = {value!r}".replace("'", '"') for key, value in settings.items())
+    text = GOOD.replace("train_blocks = 2, learning_rate = 1e-3", words)
+    assert read_recipe_file(write(text)).runs[1].settings == settings
+
+
 def test_a_readout_is_a_name_or_a_table(write):
     text = GOOD.replace(
         '"MobileNetV2"', '"MobileNetV2"\nreadout = {blocks = "b", pooling = [2, 2]}'
@@ -197,6 +210,18 @@ MISTAKES = {  # name -> (what replaces what, what is said)
         "Use test_share",
     ),
     "unknown on_error": ("[data]", '[data]\non_error = "skp"', "on_error 'skp'", "'skip'?"),
+    "unknown schedule": (
+        "learning_rate = 1e-3",
+        'schedule = "cosin"',
+        "runs.1.settings: schedule: expected one of 'constant', 'cosine', 'one_cycle'",
+        "'cosine'?",
+    ),
+    "unknown average": (
+        "learning_rate = 1e-3",
+        'average = "emma"',
+        "settings: average: expected one of None, 'ema'",
+        "'ema'?",
+    ),
     "unknown quality": ("seed = 3", 'seed = 3\nquality = "god"', "quality 'god'", "'good'?"),
     "seeds": ("seed = 3", "seed = 3\nseeds = 0", "seeds: expected at least 1"),
     "key of a run's estimator": (

@@ -78,6 +78,33 @@ def test_settings_reach_the_stages():
     assert dict(only.learning_rates) == {"head": 0.5}
 
 
+SPREAD = {"schedule": "one_cycle", "warm_up": 0.1, "weight_decay": 0.01, "average": "ema"}
+
+
+def test_what_is_spread_over_steps_reaches_the_stages_that_have_some():
+    head, blocks = CompositeTransfer(1, learning_rate="auto", **SPREAD).stages(BLOCKS, 100)
+    assert head == CompositeTransfer(1).stages(BLOCKS, 100)[0]
+    assert head.solver == "exact"
+    assert {name: getattr(blocks, name) for name in SPREAD} == SPREAD
+    assert blocks.rate_test
+    assert blocks.learning_rates == CompositeTransfer(1).stages(BLOCKS, 100)[1].learning_rates
+    # A head that is trained, before the blocks: at a rate of its own.
+    head, blocks = CompositeTransfer(1, learning_rate="auto", dropout=0.5, **SPREAD).stages(
+        BLOCKS, 100
+    )
+    assert {name: getattr(head, name) for name in SPREAD} == SPREAD
+    assert (head.rate_test, blocks.rate_test) == (False, True)
+    (only,) = StructureTransfer(learning_rate="auto").stages(BLOCKS, 100)
+    assert (only.solver, only.rate_test) == ("gradient", True)
+    gradual = CompositeTransfer("gradual", learning_rate="auto").stages(BLOCKS, 100)
+    assert [stage.rate_test for stage in gradual] == [False, True, True, True]
+
+
+def test_a_range_test_chooses_the_heads_rate_too():
+    with pytest.raises(InvalidParameterError, match="head_learning_rate: expected None with"):
+        CompositeTransfer(learning_rate="auto", head_learning_rate=0.1).check()
+
+
 def test_rates_fall_from_block_to_block():
     recipe = CompositeTransfer(learning_rate=1e-2, layer_decay=0.5)
     head, blocks = recipe.stages(BLOCKS, 100)
@@ -342,7 +369,7 @@ def test_refuses(case):
 SETTINGS = {
     "train_blocks": [-1, True, 1.5, [], [1], "some"],
     "epochs": [0, 1.5, "3"],
-    "learning_rate": [0, -1e-3, float("nan"), float("inf"), "fast"],
+    "learning_rate": [0, -1e-3, float("nan"), float("inf"), "fast", "aut"],
     "head_learning_rate": [0],
     "layer_decay": [0, 1.1, -0.5, "half"],
     "optimizer": ["adan", 3, None],
@@ -352,6 +379,10 @@ SETTINGS = {
     "label_smoothing": [-0.1, 1, None],
     "focal_gamma": [-1, "2"],
     "mix": ["mix", True, ["mixup"]],
+    "schedule": ["cosin", None, 3],
+    "warm_up": [-0.1, 1.1, "half"],
+    "weight_decay": [-1e-3, float("nan"), "little"],
+    "average": ["emma", True, 0.9],
 }
 
 

@@ -26,6 +26,7 @@ from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTarg
 from keras_transfer.modes import RECIPES
 from keras_transfer.training.audit import AuditRow
 from keras_transfer.training.data_report import DataReport
+from keras_transfer.training.rate_test import RateCurve
 from keras_transfer.training.run import StageRecord
 from keras_transfer.training.stage import Stage
 
@@ -44,6 +45,7 @@ _DATACLASSES: dict[str, type] = {
         LabelTargets,
         NumberTargets,
         PictureInput,
+        RateCurve,
         Readout,
         ReadoutChoice,
         Rival,

@@ -61,6 +61,11 @@ class Feed:
         the dataset's, to a `Solvable`.
     stored : str
         ``"stored at block_12"``, or why what is frozen is computed again in every epoch.
+    rate_sample : tf.data.Dataset, optional
+        For a stage with a range test: batches like the dataset's, from a dataset of its own; by
+        default the dataset itself, whose order then moves on.
+    n_batches : int, optional
+        How many batches an epoch has, where the dataset does not know.
     """
 
     dataset: Any = None
@@ -69,8 +74,13 @@ class Feed:
     cut: tuple[str, ...] = ()
     solvable: Callable[[Inference], Solvable] | None = None
     stored: str = ""
+    rate_sample: Any = None
+    n_batches: int = 0
 
     @property
     def steps(self) -> int:
-        """How many batches an epoch has; 0 if the dataset does not know."""
-        return 1 if self.dataset is None else max(0, int(self.dataset.cardinality()))
+        """How many batches an epoch has; 0 if that is not known."""
+        if self.dataset is None:
+            return 1
+        known = int(self.dataset.cardinality())
+        return known if known > 0 else self.n_batches

@@ -231,6 +231,7 @@ class Feeder:
                     cut=cut.nodes,
                     solvable=functools.partial(solvable, number) if is_exact else None,
                     stored=cut.note,
+                    rate_sample=make_dataset(number) if stage.rate_test else None,
                 )
             )
         steps = [stage.epochs * each.steps for stage, each in zip(self._stages, feeds, strict=True)]

@@ -14,6 +14,7 @@ from keras_transfer.errors import InvalidParameterError
 from keras_transfer.training.compiled import CompiledNetwork, Snapshot, Trainer
 from keras_transfer.training.feed import Feed
 from keras_transfer.training.freezing import freeze_for
+from keras_transfer.training.rate_test import TEST_STEPS
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.steering import Steering
 
@@ -43,7 +44,7 @@ class StageForecast:
     seconds_validation : float
         Of the validation after each epoch; 0 without.
     seconds : float
-        Of all epochs: if it does not stop early.
+        Of all epochs: if it does not stop early. A range test before them is included.
     """
 
     stage: str
@@ -132,8 +133,9 @@ def forecast_stages(
             finally:
                 started.restore()
             epoch = opening + (steps - 1) * pace + validation if steps else math.nan
+            whole = stage.epochs * epoch + (TEST_STEPS * pace if stage.rate_test else 0.0)
             forecast = StageForecast(
-                stage.name, stage.epochs, steps, compiling, pace, validation, stage.epochs * epoch
+                stage.name, stage.epochs, steps, compiling, pace, validation, whole
             )
         forecasts.append(forecast)
     return forecasts

@@ -6,14 +6,15 @@ import math
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_transfer.backbones.partition import HEAD, Block
 from keras_transfer.backbones.walk import is_graph
-from keras_transfer.errors import FreezeError
+from keras_transfer.errors import FreezeError, InvalidParameterError
 from keras_transfer.graph.heads import trained_output
 from keras_transfer.training.audit import AuditRow, audit
+from keras_transfer.training.averaging import Averaging
 from keras_transfer.training.compiled import (
     CompiledNetwork,
     Snapshot,
@@ -30,11 +31,13 @@ from keras_transfer.training.losses import build_loss, build_metrics
 from keras_transfer.training.optimizers import (
     build_optimizer,
     check_optimizer,
+    set_average,
     set_rates,
     trace_key,
 )
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.random_state import kept_random_states
+from keras_transfer.training.rate_test import TEST_STEPS, RateCurve, find_rate
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.steering import (
     Interrupts,
@@ -54,6 +57,7 @@ class StageRecord:
     Attributes
     ----------
     stage : Stage
+        With the rates that a range test chose, if it was asked for one.
     rows : tuple of AuditRow
         What trained, block by block.
     weights : tuple of str
@@ -72,6 +76,8 @@ class StageRecord:
     stored : str
         ``"stored at block_12"``: where the outputs of what is frozen were kept; or why they were
         computed again in every epoch.
+    rate_curve : RateCurve or None
+        What the range test measured, if the stage was asked for one.
     """
 
     stage: Stage
@@ -82,6 +88,7 @@ class StageRecord:
     seconds: float
     first_batch_seconds: float
     stored: str = ""
+    rate_curve: RateCurve | None = None
 
 
 @dataclass
@@ -179,7 +186,8 @@ def run_stages(
     DivergedError
         If the loss is NaN or infinite.
     InvalidParameterError
-        If the batches of the sample are of another kind than the dataset's.
+        If the batches of the sample are of another kind than the dataset's, or a stage spreads
+        something over its steps, whose number is not known.
     KeyboardInterrupt
         If it comes before the first batch has ended, the weights being as they were; or a second
         time while what was learned is put into the model.
@@ -233,6 +241,9 @@ def hand_over(model: Any, blocks: Sequence[Block], last: Stage, task: str) -> No
 
     A loss of another kind would stand in the saved model as a function that is not Keras's.
 
+    Not averaged: over how many steps of a training to come, that knows who trains. Its rates are
+    the highest of the stage.
+
     Parameters
     ----------
     model : keras.Model
@@ -246,7 +257,7 @@ def hand_over(model: Any, blocks: Sequence[Block], last: Stage, task: str) -> No
     settle(model)
     # The last stage's optimizer may hold other weights than a reload of the model would train:
     # Keras then drops its state, with a warning.
-    optimizer = build_optimizer(model, blocks, last)
+    optimizer = build_optimizer(model, blocks, replace(last, average=None))
     optimizer.build(model.trainable_weights)
     _compile(model, optimizer, task)
 
@@ -301,8 +312,14 @@ class _Run:
         trainer = self.compiled.trainer(
             _trainer_key(stage, self.task, feed), lambda: self._make_trainer(stage, feed)
         )
-        set_rates(trainer.optimizer, stage)
+        self.set(trainer, stage, feed)
         return trainer
+
+    def set(self, trainer: Trainer, stage: Stage, feed: Feed) -> None:
+        """Set what of a stage is not compiled in, in an optimizer that is at its start."""
+        set_rates(trainer.optimizer, stage)
+        if stage.average == "ema":
+            set_average(trainer.optimizer, stage.epochs * feed.steps)
 
     def attend(self, feed: Feed) -> None:
         """Validate with what a feed holds, from now on."""
@@ -340,18 +357,32 @@ class _StageRun:
         self.start: Any = None  # a Snapshot
         self.trainer: Trainer | None = None  # of a stage that is not solved
         self.watch: Any = None
+        self.averaging: Averaging | None = None
+        self.curve: RateCurve | None = None
+        self.compiling = 0.0  # seconds of the range test's first batch
 
     def train(self, callbacks: Sequence[Any]) -> None:
         run, stage, feed, steering = self.run, self.stage, self.feed, self.run.steering
         steering.interrupts.check()
+        _check_steps(stage, feed)
         self.start = Snapshot(self.network)
         with freeze_for(self.network, run.blocks, stage):
-            self.rows = tuple(audit(self.network, run.blocks, stage))
             if feed.solvable is None:
                 self.trainer = run.prepare(stage, feed)
+                if stage.rate_test:
+                    stage = self._find_rate(self.trainer)
+                if stage.average == "ema":
+                    self.averaging = Averaging(self.trainer.optimizer)
             else:
                 run.attend(feed)
-            self.watch = make_watch(stage, steering, run.display)
+            self.rows = tuple(audit(self.network, run.blocks, stage))
+            self.watch = make_watch(
+                stage,
+                steering,
+                run.display,
+                steps=stage.epochs * feed.steps,
+                averaging=self.averaging,
+            )
             run.display.start_stage(stage, self.rows, feed.steps, feed.stored)
             steering.begin_stage()
             if self.trainer is None:
@@ -367,6 +398,23 @@ class _StageRun:
                     verbose=0,
                 )
         steering.interrupts.check()
+
+    def _find_rate(self, trainer: Trainer) -> Stage:
+        """Put the rates of a range test in the stage's place, and all else back."""
+        run, feed = self.run, self.feed
+        sample = feed.dataset if feed.rate_sample is None else feed.rate_sample
+        try:
+            with kept_random_states(), run.display.counting("learning rate", TEST_STEPS) as advance:
+                self.curve, self.compiling = find_rate(
+                    trainer, self.stage, sample, run.steering, advance
+                )
+        finally:
+            self.start.restore()
+            trainer.reset()
+        self.stage = self.stage.at_rate(self.curve.chosen)
+        run.set(trainer, self.stage, feed)
+        run.display.say(f"{self.stage.name}: learning rate {self.curve.chosen:.2g} by a range test")
+        return self.stage
 
     def _solve(self, callbacks: Sequence[Any]) -> None:
         """Solve the head; to whoever watches, that is one epoch of one step."""
@@ -389,6 +437,8 @@ class _StageRun:
     def finish(self) -> StageRecord:
         """Check what must hold, and put the best weights back."""
         network, stage, watch = self.network, self.stage, self.watch
+        if self.averaging is not None:  # a Ctrl-C may have come at any step
+            self.averaging.put_in()
         if self.trainer is None:
             weights = tuple(weight.path for weight in network.trainable_weights)
         else:
@@ -418,8 +468,9 @@ class _StageRun:
             reason,
             watch.epochs,
             time.monotonic() - self.started,
-            watch.first_batch_seconds,
+            max(self.compiling, watch.first_batch_seconds),
             self.feed.stored,
+            self.curve,
         )
 
     def stop(self) -> bool:
@@ -434,6 +485,15 @@ class _StageRun:
             self.start.restore()
         self.run.display.end_stage("interrupted")
         return False
+
+
+def _check_steps(stage: Stage, feed: Feed) -> None:
+    if feed.steps == 0 and (stage.is_scheduled or stage.average == "ema"):
+        raise InvalidParameterError(
+            f"stage {stage.name!r}: expected a dataset that knows how many batches it has, over "
+            f"which schedule, warm_up and average are spread. Received: one that does not. Tell "
+            f"it with dataset.apply(tf.data.experimental.assert_cardinality(n))."
+        )
 
 
 def _trainer_key(stage: Stage, task: str, feed: Feed) -> Hashable | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from keras_transfer.backbones.partition import HEAD
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.graph.mixing import MIXES
+from keras_transfer.training.schedules import SCHEDULES
 
-__all__ = ["BATCH_NORM_POLICIES", "SOLVERS", "Stage"]
+__all__ = ["AVERAGES", "BATCH_NORM_POLICIES", "SOLVERS", "Stage"]
 
 BATCH_NORM_POLICIES = ("frozen", "affine", "train")
 SOLVERS = ("gradient", "exact")
+AVERAGES = ("ema",)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,27 @@ class Stage:
         None are the same.
     mix : {"mixup", "cutmix"}, optional
         Training pictures are mixed with one another, anew in every step (`build_mixing`).
+    schedule : {"constant", "cosine", "one_cycle"}, default="constant"
+        How the rates move over the steps of all epochs (`rate_factor`); the highest are
+        `learning_rates`. A stage that stops early leaves the rest of it out.
+    warm_up : float, optional
+        Share of these steps in which the rates rise linearly, from 0 to 1; by default the
+        schedule's own: 0.3 for ``"one_cycle"``, else 0.
+    weight_decay : float, optional
+        Before each step, what trains and has two or more axes (no bias, nothing of BatchNorm)
+        shrinks by this times its rate, apart from the gradient [1]_. By default the optimizer's
+        own holds.
+    average : None or "ema", default=None
+        ``"ema"``: what is validated, and what the stage ends with, is the exponential moving
+        average of the weights that train, over about the last fifth of the steps [2]_. Statistics
+        of BatchNorm, which are moving averages already, stay as they are.
+    rate_test : bool, default=False
+        Whether `find_rate` scales the rates, all alike, before the stage begins.
+
+    References
+    ----------
+    .. [1] Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019, arXiv 1711.05101).
+    .. [2] Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992).
 
     Examples
     --------
@@ -75,6 +98,11 @@ class Stage:
     label_smoothing: float = 0.0
     focal_gamma: float | None = None
     mix: str | None = None
+    schedule: str = "constant"
+    warm_up: float | None = None
+    weight_decay: float | None = None
+    average: str | None = None
+    rate_test: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rates", MappingProxyType(dict(self.learning_rates)))
@@ -84,6 +112,10 @@ class Stage:
             raise UnknownNameError("batch_norm", self.batch_norm, BATCH_NORM_POLICIES)
         if self.solver not in SOLVERS:
             raise UnknownNameError("solver", self.solver, SOLVERS)
+        if self.schedule not in SCHEDULES:
+            raise UnknownNameError("schedule", self.schedule, SCHEDULES)
+        if self.average is not None and self.average not in AVERAGES:
+            raise UnknownNameError("average", self.average, AVERAGES)
         if self.solver == "exact" and self.trained != (HEAD,):
             raise InvalidParameterError(
                 f"stage {self.name!r}: expected the head alone to train, which is what can be "
@@ -111,6 +143,16 @@ class Stage:
                 f"what can be solved exactly. Received: label_smoothing={self.label_smoothing!r}, "
                 f"focal_gamma={self.focal_gamma!r}, mix={self.mix!r}. Take solver='gradient'."
             )
+        if self.warm_up is not None and not 0 <= self.warm_up <= 1:
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected a warm_up from 0 to 1, a share of the steps. "
+                f"Received: {self.warm_up!r}."
+            )
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected a weight_decay of 0 or more. Received: "
+                f"{self.weight_decay!r}."
+            )
         if self.epochs < 1:
             raise InvalidParameterError(
                 f"stage {self.name!r}: expected at least one epoch. Received: {self.epochs}."
@@ -124,6 +166,22 @@ class Stage:
     def trained(self) -> tuple[str, ...]:
         """Names of the blocks that train."""
         return tuple(self.learning_rates)
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate."""
+        return max(self.learning_rates.values())
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the learning rates move."""
+        return self.schedule != "constant" or bool(self.warm_up)
+
+    def at_rate(self, rate: float) -> Stage:
+        """Return the stage with another highest learning rate; the others keep their proportion."""
+        highest = self.highest_rate
+        rates = {block: rate * (own / highest) for block, own in self.learning_rates.items()}
+        return replace(self, learning_rates=rates)
 
 
 def _restore(values: dict[str, Any]) -> Stage:

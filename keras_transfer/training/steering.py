@@ -15,9 +15,12 @@ import numpy as np
 
 from keras_transfer.errors import DivergedError
 from keras_transfer.graph.heads import METRIC
+from keras_transfer.training.averaging import Averaging
 from keras_transfer.training.compiled import CompiledNetwork
 from keras_transfer.training.inference import Inference
+from keras_transfer.training.optimizers import set_rates
 from keras_transfer.training.progress import Silent
+from keras_transfer.training.schedules import rate_factor
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.validation import Answers, Validation
 
@@ -230,7 +233,14 @@ def _rank(score: float, loss: float) -> tuple[float, float]:
     return (-math.inf if math.isnan(score) else score, -loss)
 
 
-def make_watch(stage: Stage, steering: Steering, display: Silent) -> Any:
+def make_watch(
+    stage: Stage,
+    steering: Steering,
+    display: Silent,
+    *,
+    steps: int = 0,
+    averaging: Averaging | None = None,
+) -> Any:
     """Make the Keras callback that steers one stage.
 
     Parameters
@@ -239,6 +249,10 @@ def make_watch(stage: Stage, steering: Steering, display: Silent) -> Any:
     steering : Steering
         Takes up the stage's epochs.
     display : Silent or Display
+    steps : int, optional
+        Batches of all epochs, where a schedule spreads over them.
+    averaging : Averaging, optional
+        Where not what trains is validated, but its moving average.
 
     Returns
     -------
@@ -269,9 +283,13 @@ def make_watch(stage: Stage, steering: Steering, display: Silent) -> Any:
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self._epoch_began = time.monotonic()
+            if averaging is not None:
+                averaging.take_out()
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             steering.interrupts.check()
+            if stage.is_scheduled:
+                set_rates(self.model.optimizer, stage, self._factor(self.steps))
             self._batch_began = time.monotonic()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -299,13 +317,17 @@ def make_watch(stage: Stage, steering: Steering, display: Silent) -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             steering.interrupts.check()  # from another callback, after the last batch
+            if averaging is not None:  # and other callbacks, called after this, see what is scored
+                averaging.put_in()
             figures: dict[str, Any] = {
                 "stage": stage.name,
                 "epoch": len(steering.epochs) + 1,
                 "loss": float(logs["loss"]),
                 **{key: float(value) for key, value in logs.items() if key == METRIC},
                 "learning_rate": (
-                    math.nan if stage.solver == "exact" else max(stage.learning_rates.values())
+                    math.nan
+                    if stage.solver == "exact"
+                    else stage.highest_rate * self._factor(self.steps - 1)
                 ),
                 **steering.score(),
             }
@@ -315,6 +337,13 @@ def make_watch(stage: Stage, steering: Steering, display: Silent) -> Any:
             steering.epochs.append(figures)
             display.end_epoch(figures)
             self._decide(figures.get("val_loss", math.nan))
+
+        def _factor(self, step: int) -> float:
+            """Return the factor on the rates of a step; a dataset may end after one began."""
+            if not stage.is_scheduled:
+                return 1.0
+            # At the middle of a step: none of them, not even a single one, is at a rate of 0.
+            return rate_factor(stage.schedule, (step + 0.5) / steps, stage.warm_up)
 
         def _decide(self, loss: float) -> None:
             if steering.reason == "target score":

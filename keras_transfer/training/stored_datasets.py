@@ -42,6 +42,8 @@ def feed_datasets(
     task: str,
     seed: int,
     validate: Callable[[Any], Validation],
+    sample: Any = None,
+    n_batches: int = 0,
 ) -> list[Feed]:
     """Make the feeds of datasets of the user's own.
 
@@ -63,7 +65,13 @@ def feed_datasets(
         Of mixing.
     validate : callable
         Makes the validation of a held-out dataset.
+    sample : tf.data.Dataset, optional
+        Batches like the dataset's, for the range test of stages that ask for one; by default the
+        dataset itself.
+    n_batches : int, optional
+        How many the dataset has, where it does not know.
     """
+    sample = dataset if sample is None else sample
     stored = None
     cuts = [Cut((), "not stored: the inside of a subclassed model does not show") for _ in stages]
     if is_graph(model):
@@ -73,16 +81,20 @@ def feed_datasets(
         cuts = plan_cuts(network, stored, stages, n_examples, augmented)
     feeds = []
     for number, (cut, stage) in enumerate(zip(cuts, stages, strict=True)):
-        data, validation_data = dataset, held
+        data, tested, validation_data = dataset, sample, held
         if cut.nodes:
             assert stored is not None
             data = through_store(stored, dataset, cut.nodes, n_examples)
+            tested = through_store(stored, sample, cut.nodes, n_examples)
             if held is not None:
                 validation_data = through_store(stored, held, cut.nodes, n_examples)
         if stage.mix is not None:
             n_outputs = int(model.compute_output_shape(dataset.element_spec[0].shape)[-1])
             apart = SEEDS_OF_A_STAGE * number
-            data = mixed(data, build_mixing(stage.mix, task, n_outputs, seed + apart))
+            data, tested = (
+                mixed(each, build_mixing(stage.mix, task, n_outputs, seed + apart))
+                for each in (data, tested)
+            )
         is_exact = stage.solver == "exact"
         feeds.append(
             Feed(
@@ -92,6 +104,8 @@ def feed_datasets(
                 cut.nodes,
                 functools.partial(_collect, data) if is_exact else None,
                 cut.note,
+                tested if stage.rate_test else None,
+                n_batches,
             )
         )
     return feeds

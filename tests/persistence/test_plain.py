@@ -28,6 +28,7 @@ from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.pictures import PictureInput
 from keras_transfer.persistence.plain import MissingFunction, from_plain, to_plain
 from keras_transfer.training.audit import AuditRow
+from keras_transfer.training.rate_test import RateCurve
 from keras_transfer.training.run import StageRecord
 
 
@@ -120,6 +121,7 @@ VALUES = {
     "Stage": STAGE,
     "AuditRow": ROW,
     "StageRecord": StageRecord(STAGE, (ROW, ROW), ("a/b",), "early stopping", 3, 1.25, 0.5),
+    "RateCurve": RateCurve((1e-6, 1e-5), (0.7, math.inf), 1e-7),
     "PictureInput": PictureInput((4, 6), (-1.0, 1.0)),
     "FeatureInput": FeatureInput(7),
     "all in one": {"classes_": objects(("a", 1)), "stages_": [(STAGE, np.float32(1))]},

@@ -1,5 +1,6 @@
 """A forecast says what the stages will take, and changes nothing of the training."""
 
+import dataclasses
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import tiny
 from keras_transfer import Stage, get_backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.errors import InvalidParameterError
-from keras_transfer.training import compiled, forecast
+from keras_transfer.training import compiled, forecast, rate_test
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.forecast import StageForecast, begins_after
 from keras_transfer.training.progress import Silent
@@ -222,6 +223,16 @@ def test_says_what_the_stages_will_take():
         # The machine may be busy; compilation, several seconds, is not in either of them.
         assert timed.seconds / 3 < record.seconds < timed.seconds * 3
     assert shown == [(result.forecast, True, None)]
+
+
+def test_a_range_test_takes_its_time():
+    stage = dataclasses.replace(STAGES[0], rate_test=True)
+    result = run(make(), [stage], sample=sample())
+    (timed,) = result.forecast
+    training = 2 * 3 * timed.seconds_per_batch
+    assert timed.seconds > rate_test.TEST_STEPS * timed.seconds_per_batch
+    assert timed.seconds > 5 * training
+    assert result.records[0].rate_curve is not None
 
 
 def test_quick_batches_are_timed_for_a_while(monkeypatch):

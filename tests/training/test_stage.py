@@ -21,6 +21,12 @@ def test_is_a_value():
     assert pickle.loads(pickle.dumps(stage)) == copy.deepcopy(stage) == stage
 
 
+def test_at_another_rate_the_proportions_stay():
+    stage = Stage("s", {"low": 1e-4, "high": 2e-4, "head": 3e-4}, 1).at_rate(0.1)
+    assert dict(stage.learning_rates) == pytest.approx({"low": 1 / 30, "high": 2 / 30, "head": 0.1})
+    assert stage.highest_rate == 0.1
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -32,6 +38,11 @@ def test_is_a_value():
         ({"mix": "mix_up"}, UnknownNameError, "Did you mean 'mixup'"),
         ({"mix": "mixup", "solver": "exact"}, InvalidParameterError, "Take solver='gradient'"),
         ({"focal_gamma": 1.0, "solver": "exact"}, InvalidParameterError, "the plain loss"),
+        ({"schedule": "cosin"}, UnknownNameError, "Did you mean 'cosine'"),
+        ({"average": "emma"}, UnknownNameError, "Did you mean 'ema'"),
+        ({"warm_up": 1.5}, InvalidParameterError, "warm_up from 0 to 1, a share of the steps"),
+        ({"warm_up": float("nan")}, InvalidParameterError, "Received: nan"),
+        ({"weight_decay": -1}, InvalidParameterError, "weight_decay of 0 or more. Received: -1"),
     ],
 )
 def test_refuses(settings, error, message):
