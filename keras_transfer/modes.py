@@ -9,6 +9,7 @@ from keras_transfer.backbones.partition import Block
 from keras_transfer.errors import InvalidTypeError, UnknownNameError
 from keras_transfer.parameters import NONE, Constraint, one_of
 from keras_transfer.recipe import BLOCKS, Recipe, select_blocks
+from keras_transfer.training.averaging import WISE
 from keras_transfer.training.stage import Stage
 
 __all__ = [
@@ -115,6 +116,7 @@ class CompositeTransfer(Recipe):
     _constraints: Mapping[str, Constraint] = {
         **Recipe._constraints,
         "train_blocks": NONE | BLOCKS | one_of("gradual"),
+        "average": Recipe._constraints["average"] | one_of(WISE),
     }
 
     def stages(

@@ -37,9 +37,11 @@ from keras_transfer.parameters import (
     sequence_of,
 )
 from keras_transfer.training.activation_store import as_memory
+from keras_transfer.training.averaging import WISE, follow_wisely
 from keras_transfer.training.batches import augmented
 from keras_transfer.training.defaults import stage_defaults
 from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
+from keras_transfer.training.inference import Inference
 from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain_rate
 from keras_transfer.training.own_data import (
     check_outputs,
@@ -135,9 +137,11 @@ class Recipe(BaseEstimator, abc.ABC):
         Before each step kernels (no bias, nothing of BatchNorm) shrink by this times their rate,
         apart from the gradient [8]_. By default the optimizer's own: 0.004 for ``"adamw"``, which
         then shrinks all, else none.
-    average : None or "ema", default=None
+    average : {None, "ema", "wise"}, default=None
         ``"ema"``: what is validated, and what each stage that is not solved ends with, is the
         exponential moving average of the weights, over about the last fifth of its steps [9]_.
+        ``"wise"``, in composite transfer: weights between the start of fine-tuning and its end, at
+        the share of the way that has the least loss on examples that they have not seen [10]_.
 
     References
     ----------
@@ -155,6 +159,7 @@ class Recipe(BaseEstimator, abc.ABC):
        Learning Rates" (2018, arXiv 1708.07120).
     .. [8] Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019, arXiv 1711.05101).
     .. [9] Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992).
+    .. [10] Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models" (2022, arXiv 2109.01903).
     """
 
     _constraints: Mapping[str, Constraint] = {
@@ -435,6 +440,11 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"target_score: expected validation_data to measure it on. Received: "
                 f"target_score={target_score!r} without. Pass validation_data."
             )
+        if self.average == WISE and validation_data is None:
+            raise InvalidParameterError(
+                "average: expected validation_data by which 'wise' finds how far to go. Received: "
+                "'wise' without. Pass validation_data, or take average='ema'."
+            )
         found = read_blocks(model, blocks)
         own_task = read_task(model)
         if own_task is not None and task not in (None, own_task):
@@ -485,7 +495,7 @@ class Recipe(BaseEstimator, abc.ABC):
                 sample=sample,
                 n_batches=n_batches,
             )
-            return run_stages(
+            result = run_stages(
                 model,
                 found,
                 stages,
@@ -496,6 +506,14 @@ class Recipe(BaseEstimator, abc.ABC):
                 callbacks=callbacks,
                 display=display,
             )
+            if self.average == WISE and result.start is not None and not result.interrupted:
+                validation = feeds[-1].validation
+                assert validation is not None  # it was asked for
+                inference = Inference(model, cut=feeds[-1].cut)
+                follow_wisely(model, result.start, lambda: validation(inference)[0])
+                result.score = validation(inference)[1]
+                result.answers = validation.answers
+            return result
 
     def classifier(self, backbone: Any = "EfficientNetLite0", **parameters: Any) -> Any:
         """Make a `TransferClassifier` with this recipe.
@@ -574,7 +592,7 @@ class Recipe(BaseEstimator, abc.ABC):
             schedule=self.schedule,
             warm_up=self.warm_up,
             weight_decay=self.weight_decay,
-            average=self.average,
+            average=None if self.average == WISE else self.average,
             rate_test=is_meant and self._tests_rate,
         )
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from keras_transfer.choosing.calibration import SPREAD
 from keras_transfer.choosing.guard import BETTER
 from keras_transfer.choosing.out_of_fold import OutOfFold
+from keras_transfer.training.averaging import SHARES
 
-__all__ = ["SHARES", "FineTuningCheck", "check_fine_tuning", "set_share"]
-
-# Of the way from the start of fine-tuning to its end.
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+__all__ = ["FineTuningCheck", "check_fine_tuning"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,8 @@ class FineTuningCheck:
         By how many standard errors the start is better than the end.
     n_examples : int
         That were answered for.
+    taken : float
+        The share at which the fitted network stands.
     """
 
     shares: tuple[float, ...]
@@ -43,6 +42,7 @@ class FineTuningCheck:
     temperatures: tuple[float, ...]
     evidence: float
     n_examples: int
+    taken: float = 1.0
 
     @property
     def has_lost(self) -> bool:
@@ -113,28 +113,4 @@ def check_fine_tuning(
         tuple(each.temperature for each in found),
         found[0].evidence_over(found[-1]),
         int(np.count_nonzero(weights)),
-    )
-
-
-def set_share(
-    model: Any, start: Sequence[np.ndarray], end: Sequence[np.ndarray], share: float
-) -> None:
-    """Give a model the weights at a share of the way from a start to an end.
-
-    Parameters
-    ----------
-    model : keras.Model
-    start, end : sequence of numpy.ndarray
-        As its ``get_weights`` gives them.
-    share : float
-        From 0 to 1; at both ends the weights are theirs to the bit.
-    """
-    if share in (0, 1):
-        model.set_weights(end if share else start)
-        return
-    model.set_weights(
-        [
-            old if np.array_equal(old, new) else (1 - share) * old + share * new
-            for old, new in zip(start, end, strict=True)
-        ]
     )

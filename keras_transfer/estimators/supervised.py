@@ -20,7 +20,7 @@ from keras_transfer.backbones.partition import LOGITS
 from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.choosing.block_choice import choose_blocks
 from keras_transfer.choosing.calibration import as_outputs
-from keras_transfer.choosing.fine_tuning import FineTuningCheck, set_share
+from keras_transfer.choosing.fine_tuning import FineTuningCheck
 from keras_transfer.choosing.guard import GUARDS, SourceCheck, check_source
 from keras_transfer.choosing.novelty import SeenExamples, choose_seen
 from keras_transfer.choosing.out_of_fold import OutOfFold
@@ -46,6 +46,7 @@ from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
 from keras_transfer.recipe import AUTO_BLOCKS, Recipe
 from keras_transfer.training.activation_store import as_memory
+from keras_transfer.training.averaging import WISE, set_share
 from keras_transfer.training.callbacks import fresh_callbacks
 from keras_transfer.training.data_look import look_at
 from keras_transfer.training.data_report import DataReport
@@ -180,8 +181,10 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         """Return what logits are to be divided by; numbers have none."""
         return 1.0
 
-    def _share(self, tuning: FineTuningCheck) -> float:
+    def _share(self, tuning: FineTuningCheck, recipe: Recipe) -> float:
         """Return how far fine-tuning is followed, and say so where it does harm."""
+        if recipe.average == WISE:
+            return tuning.wisest
         if not tuning.has_lost:
             return 1.0
         if self.guard == "best":
@@ -246,7 +249,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             given = self._read_given(X, y, sample_weight, groups, backbone, display)
             reader, targets, examples = given.reader, given.targets, given.examples
             score = output_score(self.scoring, targets)
-            self._check_target_score(validation_data)
+            self._check_measured(validation_data)
             if as_augmentation(recipe.augmentation) and not isinstance(reader, PictureInput):
                 raise InvalidParameterError(
                     f"augmentation: expected None for vectors of features. Received: "
@@ -389,8 +392,8 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     display=display,
                 )
                 tuning, interrupted = None, result.interrupted
-                is_asked = pretrained and self.guard is not None
-                if is_asked and result.start is not None and not interrupted:
+                is_asked = self.guard is not None or recipe.average == WISE
+                if is_asked and pretrained and result.start is not None and not interrupted:
                     if held is not None:
                         tuning = plan.check_fine_tuning(feeder, result.start, held)
                     elif self.validation == "auto" and not trial.why_not:
@@ -407,7 +410,15 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                                 feature_units=feature_units,
                                 deadline=deadline,
                             )
-                share = 1.0 if tuning is None else self._share(tuning)
+                share = 1.0
+                if tuning is not None:
+                    share = self._share(tuning, recipe)
+                    tuning = replace(tuning, taken=share)
+                elif recipe.average == WISE and result.start is not None:
+                    warn(
+                        "average: expected examples to tell how far fine-tuning is to be followed. "
+                        "There are too few, or no time for it: the weights are those at its end."
+                    )
                 if share != 1 and result.start is not None:
                     set_share(model, result.start, model.get_weights(), share)
                 rows = choose_seen(examples.targets, targets.task, trial.keys)
@@ -674,12 +685,16 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             )
         return loaded
 
-    def _check_target_score(self, validation_data: Any) -> None:
-        if self.target_score is not None and self.validation is None and validation_data is None:
+    def _check_measured(self, validation_data: Any) -> None:
+        if self.validation is not None or validation_data is not None:
+            return
+        asked = {"target_score": self.target_score is not None}
+        asked["average"] = as_recipe(self.recipe).average == WISE
+        for name in [name for name, is_asked in asked.items() if is_asked]:
+            value = self.target_score if name == "target_score" else WISE
             raise InvalidParameterError(
-                f"target_score: expected a validation to measure it on. Received: "
-                f"target_score={self.target_score!r} with validation=None. Pass validation='auto', "
-                f"a share, or validation_data."
+                f"{name}: expected a validation to measure it on. Received: {name}={value!r} with "
+                f"validation=None. Pass validation='auto', a share, or validation_data."
             )
 
     def _held_out(self, validation_data: Any, given: _Given) -> Examples | None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.backbones.partition import Block
-from keras_transfer.choosing.fine_tuning import FineTuningCheck, check_fine_tuning, set_share
+from keras_transfer.choosing.fine_tuning import FineTuningCheck, check_fine_tuning
 from keras_transfer.errors import DivergedError
 from keras_transfer.graph.heads import set_feature_units, set_units
 from keras_transfer.inputs.examples import Examples
+from keras_transfer.training.averaging import set_share
 from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.inference import Inference

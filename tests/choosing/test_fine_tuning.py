@@ -2,9 +2,9 @@
 
 import warnings
 
-import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 import keras_transfer
@@ -15,8 +15,9 @@ from keras_transfer import (
     TransferClassifier,
     TransferRegressor,
 )
-from keras_transfer.choosing.fine_tuning import SHARES, check_fine_tuning, set_share
-from keras_transfer.errors import KerasTransferWarning
+from keras_transfer.choosing.fine_tuning import check_fine_tuning
+from keras_transfer.errors import InvalidParameterError, KerasTransferWarning
+from keras_transfer.training.averaging import SHARES
 from keras_transfer.training.progress import Silent
 
 X, Y = tiny.striped(32)
@@ -168,6 +169,44 @@ def test_numbers():
     assert np.abs(reg.predict(X) - y).mean() < 20
 
 
+def test_the_wise_average_stands_where_the_loss_is_least():
+    recipe = CompositeTransfer(epochs=3, learning_rate=0.3, average="wise")
+    wise, end = make(recipe, guard=None, calibration=None), make(HARMFUL, calibration=None)
+    fit_and_hear(wise, X, Y)
+    fit_and_hear(end, X, Y)
+    check = wise.fine_tuning_
+    assert check.losses == end.fine_tuning_.losses
+    assert check.taken == check.wisest < 1
+    assert end.fine_tuning_.taken == 1
+    assert any(
+        not np.array_equal(own, other)
+        for name, weights in layers_of(end).items()
+        for own, other in zip(layers_of(wise)[name], weights, strict=True)
+    )
+
+
+def test_a_wise_average_wants_something_to_go_by():
+    recipe = CompositeTransfer(epochs=1, average="wise")
+    with pytest.raises(InvalidParameterError, match=r"average='wise' with validation=None"):
+        make(recipe, validation=None).fit(X, Y)
+    with pytest.warns(KerasTransferWarning, match="too few, or no time for it"):
+        make(recipe).fit(X, Y, groups=np.zeros(len(X)))
+
+
+def test_the_wise_average_of_existing_keras_code():
+    recipe = CompositeTransfer(epochs=3, learning_rate=0.3, average="wise")
+    dataset = tf.data.Dataset.from_tensor_slices((X.astype("float32"), Y)).batch(16)
+    model = recipe.build(tiny.edges(), outputs=2)
+    result = recipe.fit(model, dataset, validation_data=dataset, random_state=0)
+    rights = model.predict(X.astype("float32"), verbose=0).argmax(axis=1) == Y
+    assert result.score == pytest.approx(rights.mean())
+    assert rights.mean() > 0.9  # the end is harmful
+    with pytest.raises(InvalidParameterError, match="Pass validation_data"):
+        recipe.fit(model, dataset)
+    with pytest.raises(InvalidParameterError, match="average"):
+        ParameterTransfer(average="wise").check()
+
+
 def test_wisest_share():
     """Logits that are right at first and ever surer: best where they are not too sure."""
     targets = np.arange(40) % 2
@@ -182,18 +221,6 @@ def test_wisest_share():
     assert check.wisest in (0.0, 0.25, 0.5)
     assert check.has_lost
     assert check_fine_tuning(answer, targets, "multiclass", np.zeros(40)) is None
-
-
-def test_set_share():
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    start = [np.array([[1.0], [0.1]], np.float32), np.array([3.0], np.float32)]
-    end = [np.array([[2.0], [0.1]], np.float32), np.array([7.0], np.float32)]
-    for share, kernel, bias in ((0.0, 1.0, 3.0), (0.25, 1.25, 4.0), (1.0, 2.0, 7.0)):
-        set_share(model, start, end, share)
-        got = model.get_weights()
-        assert got[0][0] == kernel
-        assert got[0][1] == np.float32(0.1)  # what did not move stays to the bit
-        assert got[1] == bias
 
 
 def test_the_warning_is_ours():

@@ -9,6 +9,7 @@ import tiny
 
 from keras_transfer import Stage, get_backbone
 from keras_transfer.backbones.partition import read_blocks
+from keras_transfer.training.averaging import set_share
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
 from keras_transfer.training.random_state import isolated_seed
 from keras_transfer.training.validation import Validation
@@ -184,3 +185,15 @@ def test_the_model_is_handed_over_without(tmp_path):
     assert_equal(
         keras.models.load_model(tmp_path / "model.keras").get_weights(), model.get_weights()
     )
+
+
+def test_set_share():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    start = [np.array([[1.0], [0.1]], np.float32), np.array([3.0], np.float32)]
+    end = [np.array([[2.0], [0.1]], np.float32), np.array([7.0], np.float32)]
+    for share, kernel, bias in ((0.0, 1.0, 3.0), (0.25, 1.25, 4.0), (1.0, 2.0, 7.0)):
+        set_share(model, start, end, share)
+        got = model.get_weights()
+        assert got[0][0] == kernel
+        assert got[0][1] == np.float32(0.1)  # what did not move stays to the bit
+        assert got[1] == bias
