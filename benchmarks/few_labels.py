@@ -1,12 +1,13 @@
 """Few labels: what is gained over from scratch, a linear probe, plain fine-tuning, raw pixels.
 
-    python benchmarks/few_labels.py [--sets ...] [--methods ...] [--per-class 5 10 20] [--seeds 5]
+    python benchmarks/few_labels.py [--parts] [--sets ...] [--methods ...] [--per-class ...]
 
 Three sets at growing distance from ImageNet: OpenMoji at 128 px, and at 64 px the digits of
 scikit-learn and MNIST. Defaults and the peers' settings were chosen on other emoji and on every
 second of scikit-learn's digits; of these the others are used here, and nothing was ever chosen on
 MNIST. Each seed draws other pictures to train on, and other 1000 at most to test on. The peers are
-in openmoji.py. Prints tables in Markdown.
+in openmoji.py. ``--parts`` compares the settings of composite transfer instead. Prints tables in
+Markdown.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import sys
 import time
 from collections import defaultdict
 
@@ -71,6 +73,28 @@ METHODS = {
     "composite transfer, last layer": openmoji.ours(CompositeTransfer, readout="last"),
     "composite transfer (the default)": openmoji.ours(CompositeTransfer),
 }
+# What each setting alone adds to composite transfer; without the comparison with its own start.
+PARTS = {
+    "no setting": {},
+    'train_blocks="auto"': {"train_blocks": "auto"},
+    "layer_decay=0.7": {"layer_decay": 0.7},
+    'schedule="one_cycle"': {"schedule": "one_cycle"},
+    'schedule="cosine"': {"schedule": "cosine"},
+    "weight_decay=0.05": {"weight_decay": 0.05},
+    'learning_rate="auto"': {"learning_rate": "auto"},
+    'average="ema"': {"average": "ema"},
+    'average="wise"': {"average": "wise"},
+    "label_smoothing=0.1": {"label_smoothing": 0.1},
+    "focal_gamma=2": {"focal_gamma": 2.0},
+    'mix="mixup"': {"mix": "mixup"},
+    'mix="cutmix"': {"mix": "cutmix"},
+}
+PART_METHODS = {
+    f"composite transfer, {name}": openmoji.ours(
+        functools.partial(CompositeTransfer, **settings), guard=None
+    )
+    for name, settings in PARTS.items()
+}
 
 
 def main():
@@ -79,15 +103,17 @@ def main():
     parser.add_argument("--methods", nargs="*", help="parts of their names")
     parser.add_argument("--per-class", nargs="*", type=int, default=[5, 10, 20])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--parts", action="store_true", help="the settings of composite transfer")
     parser.add_argument("--quick", action="store_true", help="one set, one seed, 32 px, few epochs")
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.per_class = 1, [5]
         options.sets = options.sets or ["digits"]
     shorten = 40 if options.quick else 1
+    known = PART_METHODS if options.parts else METHODS
     methods, sets = (
-        [name for name in known if not parts or any(part in name for part in parts)]
-        for known, parts in ((METHODS, options.methods), (SETS, options.sets))
+        [name for name in names if not parts or any(part in name for part in parts)]
+        for names, parts in ((known, options.methods), (SETS, options.sets))
     )
     for name in sets:
         size, load = SETS[name]
@@ -99,13 +125,15 @@ def main():
                 rest = np.random.default_rng(seed).permutation(rest)[:TESTED]
                 for method in methods:
                     began = time.monotonic()
-                    answers, trained = METHODS[method](
+                    answers, trained = known[method](
                         images[chosen], target[chosen], images[rest], seed, shorten
                     )
                     seconds = time.monotonic() - began
                     accuracy = balanced_accuracy_score(target[rest], answers.argmax(axis=1))
                     error = expected_calibration_error(answers, target[rest])
                     rows[method].append((accuracy, error, trained, seconds))
+                    done = f"{name}, {per_class} labels, seed {seed}: {method}"
+                    print(f"{done}: {accuracy:.4f} {error:.4f} {seconds:.1f}", file=sys.stderr)
             print(f"\n{name}, {per_class} labels of each class")
             print("\n| method | balanced accuracy | ECE | trained parameters | seconds |")
             print("| --- | --- | --- | --- | --- |")
