@@ -37,8 +37,8 @@ def find_temperature(
     weights : numpy.ndarray of shape (n,)
     spread : float, optional
         By how much the logarithm of temperatures is expected to differ from 0, before any example
-        is seen: a few that all are right would otherwise ask for the lowest. By default the
-        examples alone decide.
+        is seen: a few that all are right would otherwise ask for the lowest. Each example then
+        counts by its weight over the mean. By default the examples alone decide.
 
     Returns
     -------
@@ -65,7 +65,8 @@ def find_temperature(
         return 1.0, answer_losses(logits, targets, task)
     found = [answer_losses(logits / each, targets, task) for each in _TEMPERATURES]
     expected = np.zeros(len(found))
-    if spread is not None:
+    if spread is not None and weights.any():
+        weights = weights / weights.mean()  # equal weights are no weights
         expected = np.square(np.log(_TEMPERATURES) / spread) / 2
     best = int(np.argmin(expected + [weights @ losses for losses in found]))
     return float(_TEMPERATURES[best]), found[best]
