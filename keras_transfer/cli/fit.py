@@ -169,6 +169,7 @@ def _describe(estimator: Any, seconds: float, is_interrupted: bool) -> dict[str,
         "validation_standard_error": None if math.isnan(error) else error,
         "readout": estimator.readout_.readout.description,
         "readout_reason": str(estimator.readout_),
+        "fine_tuning": None if estimator.fine_tuning_ is None else str(estimator.fine_tuning_),
         "epochs": estimator.n_iter_,
         "stages": [
             {

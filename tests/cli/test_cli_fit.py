@@ -26,6 +26,7 @@ def test_the_folder_that_it_writes(fitted):
     assert figures["training_pictures"] == 18
     assert figures["validation_score"] is None
     assert figures["readout_reason"].startswith(f"{figures['readout']}, ")
+    assert figures["fine_tuning"] is None  # the head alone
     assert [stage["ended_by"] for stage in figures["stages"]] == ["epochs"]
     with open(fitted / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
