@@ -129,7 +129,7 @@ class CompositeTransfer(Recipe):
     ) -> list[Stage]:
         """Plan the head's stage, then one with the blocks, or one for each block."""
         counted = (n_examples, batch_size, pretrained)
-        stages = [self._stage("head", (), *counted, only_stage=False)]
+        stages = [self._stage("head", (), *counted, only_stage=self._is_head_alone)]
         train_blocks = "all" if self.train_blocks is None else self.train_blocks
         if isinstance(train_blocks, str) and train_blocks == "gradual":
             names = select_blocks("all", blocks)

@@ -139,9 +139,10 @@ class Recipe(BaseEstimator, abc.ABC):
         then shrinks all, else none.
     average : {None, "ema", "wise"}, default=None
         ``"ema"``: what is validated, and what each stage that is not solved ends with, is the
-        exponential moving average of the weights, over about the last fifth of its steps [9]_.
-        ``"wise"``, in composite transfer: weights between the start of fine-tuning and its end, at
-        the share of the way that has the least loss on examples that they have not seen [10]_.
+        exponential moving average of the weights, over about the last fifth of the steps so far
+        [9]_. ``"wise"``, in composite transfer: weights between the start of fine-tuning and its
+        end, at the share of the way that has the least loss on examples that they have not seen
+        [10]_.
 
     References
     ----------
@@ -510,7 +511,7 @@ class Recipe(BaseEstimator, abc.ABC):
                 validation = feeds[-1].validation
                 assert validation is not None  # it was asked for
                 inference = Inference(model, cut=feeds[-1].cut)
-                follow_wisely(model, result.start, lambda: validation(inference)[0])
+                result.share = follow_wisely(model, result.start, lambda: validation(inference)[0])
                 result.score = validation(inference)[1]
                 result.answers = validation.answers
             return result
@@ -627,7 +628,10 @@ class Recipe(BaseEstimator, abc.ABC):
     @property
     def _is_head_alone(self) -> bool:
         """Whether no stage trains blocks."""
-        return isinstance(self.train_blocks, numbers.Integral) and self.train_blocks == 0
+        blocks = self.train_blocks
+        if isinstance(blocks, (list, tuple)):
+            return not blocks
+        return isinstance(blocks, numbers.Integral) and blocks == 0
 
     def _asked_of_epochs(self) -> list[str]:
         """Name the settings that only a stage with epochs can follow."""

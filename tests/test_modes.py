@@ -472,3 +472,11 @@ def test_read_blocks_of_what_build_returns():
         get_backbone(tiny.residual), 2, input_shape=SHAPE, readout="unit0_conv"
     )
     assert [block.name for block in read_blocks(model)] == ["stem", "unit0_conv", "head"]
+
+
+def test_composite_transfer_without_blocks_does_what_is_asked_of_its_head():
+    blocks = [Block("head", ("head.logits",), 0)]
+    for settings in ({"epochs": 7}, {"schedule": "cosine"}, {"average": "ema"}):
+        (stage,) = CompositeTransfer(0, **settings).stages(blocks, 40)
+        assert stage.solver == "gradient"
+    assert CompositeTransfer(0).stages(blocks, 40)[0].solver == "exact"

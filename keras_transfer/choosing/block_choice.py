@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,9 @@ class BlockChoice:
         return f"{', '.join(self.names)}; relative gradient norms, the strongest 1: {shown}"
 
 
-def choose_blocks(network: LazyNetwork, trial: Trial, blocks: Sequence[Block]) -> BlockChoice:
+def choose_blocks(
+    network: LazyNetwork, trial: Trial, blocks: Sequence[Block], deadline: float | None = None
+) -> BlockChoice:
     """Choose the blocks whose weights the target task pulls at most, for their size.
 
     An exact head is solved on the pretrained network, and its loss on the training examples is
@@ -64,6 +67,8 @@ def choose_blocks(network: LazyNetwork, trial: Trial, blocks: Sequence[Block]) -
     trial : Trial
     blocks : sequence of Block
         The model's, the head among them.
+    deadline : float, optional
+        On the clock of ``time.monotonic``; where it passes, all blocks are chosen.
 
     Returns
     -------
@@ -82,8 +87,9 @@ def choose_blocks(network: LazyNetwork, trial: Trial, blocks: Sequence[Block]) -
         return BlockChoice(names, reason="the weights are random")
     if trial.why_not:
         return BlockChoice(names, reason=trial.why_not)
-    found = trial.activations(network, [cut], trial.rows)
-    assert found is not None  # there is no deadline
+    found = trial.activations(network, [cut], trial.rows, deadline=deadline)
+    if found is None:
+        return BlockChoice(names, reason="no time to look at their gradients")
     targets, weights = trial.targets[trial.rows], trial.weights[trial.rows]
     head = solve_head(
         found[0].arrays[0], targets, trial.task, n_outputs=trial.n_outputs, weights=weights
@@ -96,9 +102,11 @@ def choose_blocks(network: LazyNetwork, trial: Trial, blocks: Sequence[Block]) -
     is_all = len(trial.rows) == len(trial.targets)
     inputs = trial.inputs if is_all else trial.inputs[trial.rows]
     try:
-        signal = _signal(model, blocks, trial.task, inputs, targets, weights)
+        signal = _signal(model, blocks, trial.task, inputs, targets, weights, deadline)
     finally:
         logits.set_weights(first)
+    if signal is None:
+        return BlockChoice(names, reason="no time to look at their gradients")
     most = max(signal.values())
     if not most > 0:
         return BlockChoice(names, reason="no gradient reaches them")
@@ -113,8 +121,9 @@ def _signal(
     inputs: Any,
     targets: np.ndarray,
     weights: np.ndarray,
-) -> dict[str, float]:
-    """Return the norm of each block's gradient over that of its weights."""
+    deadline: float | None,
+) -> dict[str, float] | None:
+    """Return the norm of each block's gradient over that of its weights; None if it is late."""
     import keras
     import tensorflow as tf
 
@@ -136,6 +145,8 @@ def _signal(
     total = [np.zeros(weight.shape) for weight in flat]
     start = 0
     for batch, n_rows in as_batches(inputs, _BATCH):
+        if deadline is not None and time.monotonic() > deadline:
+            return None
         rows = slice(start, start + n_rows)
         start += n_rows
         with tf.GradientTape(watch_accessed_variables=False) as tape:

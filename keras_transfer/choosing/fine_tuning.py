@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ __all__ = ["FineTuningCheck", "check_fine_tuning"]
 @dataclass(frozen=True)
 class FineTuningCheck:
     """What fine-tuning does for examples that it has not seen.
+
+    Where to read and which blocks to train may have been chosen with them.
 
     Attributes
     ----------
@@ -77,7 +79,11 @@ class FineTuningCheck:
 
 
 def check_fine_tuning(
-    answer: Callable[[float], np.ndarray], targets: np.ndarray, task: str, weights: np.ndarray
+    answer: Callable[[float], np.ndarray],
+    targets: np.ndarray,
+    task: str,
+    weights: np.ndarray,
+    shares: Sequence[float] = SHARES,
 ) -> FineTuningCheck | None:
     """Compare the networks between the start of fine-tuning and its end, on unseen examples.
 
@@ -89,6 +95,8 @@ def check_fine_tuning(
         As for `out_of_fold`.
     task : {"multiclass", "multilabel", "regression"}
     weights : numpy.ndarray of shape (n,)
+    shares : sequence of float
+        The first is the start, the last the end.
 
     Returns
     -------
@@ -104,11 +112,11 @@ def check_fine_tuning(
         return None
     found = [
         OutOfFold.of(answer(share)[np.newaxis].astype(np.float64), targets, task, weights, SPREAD)
-        for share in SHARES
+        for share in shares
     ]
     return FineTuningCheck(
-        SHARES,
-        tuple(each.loss for each in found),
+        tuple(shares),
+        tuple(each.loss if np.isfinite(each.outputs).all() else np.inf for each in found),
         tuple(each.right for each in found),
         tuple(each.temperature for each in found),
         found[0].evidence_over(found[-1]),

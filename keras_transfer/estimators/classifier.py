@@ -58,9 +58,9 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
         each column of an indicator matrix. ``"balanced"``: in inverse proportion to their number.
     calibration : "auto" or None, default="auto"
         ``"auto"``: divide the logits by the one temperature under which probabilities are as sure
-        as they are right, on held-out examples, or of an exact head out of fold; it is folded into
-        the head's weights. Answers stay the same. With neither, as after fine-tuning on few labels
-        or with ``validation=None``, nothing is changed.
+        as they are right, on held-out examples, of an exact head out of fold, or of fine-tuning on
+        the examples that the guard left out; it is folded into the head's weights. Answers stay
+        the same. With none of these, as with ``validation=None``, nothing is changed.
     guard : "warn", "best" or None, default="warn"
         On the training data, an exact head on the pretrained network is compared with one on the
         raw inputs (16 x 16 pixels), and on the network with random weights; and fine-tuning after
@@ -105,8 +105,9 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     train_blocks_ : BlockChoice or None
         Which blocks ``train_blocks="auto"`` chose, and by what; None where it was not asked to.
     fine_tuning_ : FineTuningCheck or None
-        What fine-tuning after a head's stage does for examples that it has not seen; None without
-        any, or without a guard.
+        What fine-tuning after a head's stage does for examples that it has not seen. None where
+        nobody asks (``guard=None``, and no wise average), or nothing can be told: without such a
+        stage or such examples, of random weights, or when the time was up.
     validation_score_ : float
         On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
         few to hold any out: of exact heads on the pretrained network, each solved without the

@@ -90,8 +90,9 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
     train_blocks_ : BlockChoice or None
         Which blocks ``train_blocks="auto"`` chose, and by what; None where it was not asked to.
     fine_tuning_ : FineTuningCheck or None
-        What fine-tuning after a head's stage does for examples that it has not seen; None without
-        any, or without a guard.
+        What fine-tuning after a head's stage does for examples that it has not seen. None where
+        nobody asks (``guard=None``, and no wise average), or nothing can be told: without such a
+        stage or such examples, of random weights, or when the time was up.
     validation_score_ : float
         On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
         few to hold any out: of exact heads on the pretrained network, each solved without the

@@ -6,7 +6,7 @@ import abc
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,7 +19,6 @@ from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.partition import LOGITS
 from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.choosing.block_choice import choose_blocks
-from keras_transfer.choosing.calibration import as_outputs
 from keras_transfer.choosing.fine_tuning import FineTuningCheck
 from keras_transfer.choosing.guard import GUARDS, SourceCheck, check_source
 from keras_transfer.choosing.novelty import SeenExamples, choose_seen
@@ -46,7 +45,7 @@ from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
 from keras_transfer.recipe import AUTO_BLOCKS, Recipe
 from keras_transfer.training.activation_store import as_memory
-from keras_transfer.training.averaging import WISE, set_share
+from keras_transfer.training.averaging import SHARES, WISE, set_share
 from keras_transfer.training.callbacks import fresh_callbacks
 from keras_transfer.training.data_look import look_at
 from keras_transfer.training.data_report import DataReport
@@ -55,6 +54,7 @@ from keras_transfer.training.fitted import FittedNetwork
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.progress import Silent, open_display
 from keras_transfer.training.random_state import isolated_seed
+from keras_transfer.training.run import RunResult
 from keras_transfer.training.stored_outputs import StoredOutputs
 from keras_transfer.training.validation import (
     Answers,
@@ -71,6 +71,8 @@ _LONG = 200
 HELD_OUT = 0.2
 # One part of so many is left out to see what fine-tuning does for examples that it has not seen.
 LEFT_OUT = 4
+# Of the rest alone, fine-tuning on less would be another one.
+_MOST_LEFT_OUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -181,13 +183,66 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         """Return what logits are to be divided by; numbers have none."""
         return 1.0
 
-    def _share(self, tuning: FineTuningCheck, recipe: Recipe) -> float:
+    def _check_fine_tuning(
+        self,
+        plan: TrainingPlan,
+        feeder: Feeder,
+        result: RunResult,
+        first: Sequence[np.ndarray],
+        trial: Trial,
+        examples: Examples,
+        held: Examples | None,
+        *,
+        shares: Sequence[float],
+        feature_units: tuple[np.ndarray, np.ndarray] | None,
+        deadline: float | None,
+        seconds: float,
+        display: Silent,
+    ) -> tuple[FineTuningCheck | None, bool]:
+        """Compare fine-tuning with its start, by what is held out or by a fold.
+
+        Returns None where nothing can be told or there is no time, and whether Ctrl-C came.
+        """
+        if any(record.reason == "callback" for record in result.records):
+            return None, False  # one of the user's ended it, which the fold would not see
+        if held is not None:
+            if deadline is not None and time.monotonic() > deadline:
+                return None, False
+            # As the training examples are weighted, so that a rare class counts as it did there.
+            weights = self._example_weights(plan.targets, held)
+            return plan.check_fine_tuning(feeder, result, held, weights, shares), False
+        if self.validation != "auto" or trial.why_not:
+            return None, False
+        is_held = _left_out(trial)
+        if not is_held.any() or (deadline is not None and time.monotonic() + seconds > deadline):
+            return None, False
+        display.say(
+            f"fine-tuning without {is_held.mean():.0%} of the examples, to see what it does for "
+            f"them"
+        )
+        return plan.check_on_fold(
+            feeder,
+            result,
+            first,
+            examples,
+            trial.targets,
+            trial.weights,
+            is_held,
+            shares,
+            feature_units=feature_units,
+            deadline=deadline,
+        )
+
+    def _share(self, tuning: FineTuningCheck | None, recipe: Recipe, display: Silent) -> float:
         """Return how far fine-tuning is followed, and say so where it does harm."""
+        if tuning is None:
+            return 1.0
         if recipe.average == WISE:
             return tuning.wisest
         if not tuning.has_lost:
             return 1.0
         if self.guard == "best":
+            display.say(str(tuning))
             return 0.0
         warn(str(tuning))
         return 1.0
@@ -321,7 +376,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 blocks, pretrained = network.outline.blocks, not network.is_random
                 trained_blocks = None
                 if _is_auto(recipe):
-                    trained_blocks = choose_blocks(network, trial, blocks)
+                    trained_blocks = choose_blocks(network, trial, blocks, deadline)
                     display.say(f"trains {trained_blocks}")
                     recipe = clone(recipe).set_params(train_blocks=trained_blocks.names)
 
@@ -339,8 +394,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     stored=None if memory is None else StoredOutputs(network, memory, repr(reader)),
                     blocks=blocks,
                     stages=stages,
-                    task=targets.task,
-                    n_outputs=targets.n_outputs,
+                    targets=targets,
                     batch_size=self.batch_size,
                     augmentation=names,
                     n_views=recipe.n_views,
@@ -391,40 +445,40 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     callbacks=callbacks,
                     display=display,
                 )
-                tuning, interrupted = None, result.interrupted
+                interrupted, tuning, seen = result.interrupted, None, None
                 is_asked = self.guard is not None or recipe.average == WISE
-                if is_asked and pretrained and result.start is not None and not interrupted:
-                    if held is not None:
-                        tuning = plan.check_fine_tuning(feeder, result.start, held)
-                    elif self.validation == "auto" and not trial.why_not:
-                        took = time.monotonic() - began
-                        if deadline is None or time.monotonic() + took < deadline:
-                            display.say("fine-tuning without a quarter, to see what it does")
-                            tuning, interrupted = plan.check_on_fold(
-                                feeder,
-                                first,
-                                examples,
-                                trained_targets,
-                                weights,
-                                _left_out(trial),
-                                feature_units=feature_units,
-                                deadline=deadline,
-                            )
-                share = 1.0
-                if tuning is not None:
-                    share = self._share(tuning, recipe)
-                    tuning = replace(tuning, taken=share)
-                elif recipe.average == WISE and result.start is not None:
-                    warn(
-                        "average: expected examples to tell how far fine-tuning is to be followed. "
-                        "There are too few, or no time for it: the weights are those at its end."
+                try:  # what was learned is there: a Ctrl-C ends what is asked about it, no more
+                    if is_asked and pretrained and result.start is not None and not interrupted:
+                        tuning, interrupted = self._check_fine_tuning(
+                            plan,
+                            feeder,
+                            result,
+                            first,
+                            trial,
+                            examples,
+                            held,
+                            shares=SHARES if recipe.average == WISE else SHARES[:: len(SHARES) - 1],
+                            feature_units=feature_units,
+                            deadline=deadline,
+                            seconds=time.monotonic() - began,
+                            display=display,
+                        )
+                    share = self._share(tuning, recipe, display)
+                    if tuning is not None and result.start is not None:
+                        tuning = replace(tuning, taken=share)
+                        set_share(model, result.start, model.get_weights(), share)
+                    elif recipe.average == WISE and not interrupted:
+                        warn(
+                            "average: expected unseen examples that tell how far fine-tuning is to "
+                            "be followed. Nothing could be told: the weights are those at its end."
+                        )
+                    rows = choose_seen(examples.targets, targets.task, trial.keys)
+                    seen = SeenExamples.from_features(
+                        feeder.trained_features(rows), None if groups is None else groups[rows]
                     )
-                if share != 1 and result.start is not None:
-                    set_share(model, result.start, model.get_weights(), share)
-                rows = choose_seen(examples.targets, targets.task, trial.keys)
-                seen = SeenExamples.from_features(
-                    feeder.trained_features(rows), None if groups is None else groups[rows]
-                )
+                except KeyboardInterrupt:
+                    share, interrupted = 1.0 if tuning is None else tuning.taken, True
+                network.release()
                 network.release()
         last = result.records[-1].stage if result.records else stages[0]
         # === How sure it is, and how good ===
@@ -433,11 +487,12 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             answers = self._decode(folds, trial, targets, examples)
         if answers is not None and steers and targets.task != "regression" and held is not None:
             logits = plan.unseen_outputs(feeder)
-        if share != 1 and held is not None:
-            outputs = Inference(model).on_inputs(feeder.held_inputs, self.batch_size)
-            answers = held.targets, outputs, held.weights
         unseen = None
-        if last.solver == "exact" and folds is not None and self.validation is not None:
+        if (
+            folds is not None
+            and self.validation is not None
+            and (last.solver == "exact" or share == 0)
+        ):
             unseen = folds.temperature
         elif tuning is not None:
             unseen = tuning.temperature(share)
@@ -445,9 +500,9 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         if temperature != 1:
             head = model.get_layer(LOGITS)
             head.set_weights([weight / temperature for weight in head.get_weights()])
-            if logits is not None and held is not None:
-                outputs = as_outputs(logits / temperature, targets.task)
-                answers = held.targets, outputs.astype(np.float32), held.weights
+        if answers is not None and held is not None and (temperature != 1 or share != 1):
+            outputs = Inference(model).on_inputs(feeder.held_inputs, self.batch_size)
+            answers = held.targets, outputs, held.weights
         scored = math.nan, math.nan
         if answers is not None:
             scored = score_of(score, answers), standard_error(score, answers)
@@ -554,8 +609,12 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         self._set_fitted({**fitted, "guard_": source}, network)
         return self
 
-    def _decode(self, folds: OutOfFold, trial: Trial, targets: Any, examples: Examples) -> Answers:
-        """Return what a score reads: out-of-fold answers in the user's units."""
+    def _decode(
+        self, folds: OutOfFold, trial: Trial, targets: Any, examples: Examples
+    ) -> Answers | None:
+        """Return what a score reads: out-of-fold answers in the user's units; None without any."""
+        if not folds.weights.any():  # as where each class is all in one group
+            return None
         truth, outputs, _ = folds.answers(examples.targets[trial.rows], targets.task)
         if isinstance(targets, NumberTargets):
             outputs = outputs * np.array(targets.scale) + np.array(targets.mean)
@@ -737,10 +796,21 @@ def _is_auto(recipe: Recipe) -> bool:
 
 
 def _left_out(trial: Trial) -> np.ndarray:
-    """Say which examples are left out, to see what fine-tuning does for them."""
+    """Say which examples are left out, to see what fine-tuning does for them.
+
+    About a quarter, and of classes that others stand for; none where groups do not let them be
+    parted so.
+    """
     dealt = trial.targets.astype(np.float64) if trial.task == "regression" else trial.targets
-    rng = np.random.default_rng(trial.seed)
-    return deal_folds(dealt, LEFT_OUT, rng, trial.groups) == 0
+    folds = deal_folds(dealt, LEFT_OUT, np.random.default_rng(trial.seed), trial.groups)
+    sizes = np.bincount(folds) / len(folds)
+    fold = int(np.argmin(np.abs(sizes - 1 / LEFT_OUT)))
+    is_held = folds == fold
+    counted = trial.weights > 0
+    if trial.task == "multiclass":
+        is_held &= ~is_held | np.isin(trial.targets, trial.targets[~is_held & counted])
+    is_fit = sizes[fold] <= _MOST_LEFT_OUT and (is_held & counted).any()
+    return is_held if is_fit else np.zeros(len(folds), bool)
 
 
 def _take(rows: np.ndarray, *values: Any) -> list[Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.backbones.partition import Block
 from keras_transfer.choosing.fine_tuning import FineTuningCheck, check_fine_tuning
-from keras_transfer.errors import DivergedError
+from keras_transfer.errors import DataError, DivergedError, FreezeError
 from keras_transfer.graph.heads import set_feature_units, set_units
 from keras_transfer.inputs.examples import Examples
+from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.training.averaging import set_share
 from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.feeding import Feeder
@@ -37,8 +38,7 @@ class TrainingPlan:
     stored : StoredOutputs or None
     blocks : sequence of Block
     stages : sequence of Stage
-    task : {"multiclass", "multilabel", "regression"}
-    n_outputs : int
+    targets : ClassTargets, LabelTargets or NumberTargets
     batch_size : int
     augmentation : sequence of str or callable
         As `as_augmentation` returns it.
@@ -56,8 +56,7 @@ class TrainingPlan:
     stored: StoredOutputs | None
     blocks: Sequence[Block]
     stages: Sequence[Stage]
-    task: str
-    n_outputs: int
+    targets: ClassTargets | LabelTargets | NumberTargets
     batch_size: int
     augmentation: Sequence[Any]
     n_views: int | None
@@ -121,7 +120,7 @@ class TrainingPlan:
                 return None
             return Validation(
                 ordered_batches((inputs, held.targets, held.weights), self.batch_size),
-                self.task,
+                self.targets.task,
                 self.score,
                 scale=scale,
                 steers=self.steers,
@@ -131,14 +130,20 @@ class TrainingPlan:
             targets,
             weights,
             validate,
-            task=self.task,
-            n_outputs=self.n_outputs,
+            task=self.targets.task,
+            n_outputs=self.targets.n_outputs,
             batch_seed=self.batch_seed,
             augmentation_seed=self.augmentation_seed,
             is_long=is_long,
         )
         return run_stages(
-            feeder.model, self.blocks, self.stages, feeds, task=self.task, shared=True, **options
+            feeder.model,
+            self.blocks,
+            self.stages,
+            feeds,
+            task=self.targets.task,
+            shared=True,
+            **options,
         )
 
     def unseen_outputs(self, feeder: Feeder) -> np.ndarray:
@@ -155,20 +160,30 @@ class TrainingPlan:
         return self._in_trained_units(outputs)
 
     def check_fine_tuning(
-        self, feeder: Feeder, start: Sequence[np.ndarray], held: Examples
+        self,
+        feeder: Feeder,
+        result: RunResult,
+        held: Examples,
+        weights: np.ndarray,
+        shares: Sequence[float],
     ) -> FineTuningCheck | None:
         """Compare the feeder's model with the start of its fine-tuning, on what was held out.
 
         Parameters
         ----------
         feeder : Feeder
-        start : sequence of numpy.ndarray
-            As a `RunResult` has it.
+        result : RunResult
+            Of its training, with a start.
         held : Examples
             As the feeder has them.
+        weights : numpy.ndarray of shape (n,)
+            How much each counts.
+        shares : sequence of float
+            Of the way, that are looked at.
         """
-        model = feeder.model
+        model, start = feeder.model, result.start
         end = model.get_weights()
+        assert start is not None
 
         def answer(share: float) -> np.ndarray:
             set_share(model, start, end, share)
@@ -178,18 +193,20 @@ class TrainingPlan:
         if self.units is not None:
             targets = self._in_trained_units(targets)
         try:
-            return check_fine_tuning(answer, targets, self.task, held.weights)
+            return check_fine_tuning(answer, targets, self.targets.task, weights, shares)
         finally:
             model.set_weights(end)
 
     def check_on_fold(
         self,
         feeder: Feeder,
+        whole: RunResult,
         first: Sequence[np.ndarray],
         examples: Examples,
         targets: np.ndarray,
         weights: np.ndarray,
         is_held: np.ndarray,
+        shares: Sequence[float],
         *,
         feature_units: tuple[np.ndarray, np.ndarray] | None = None,
         deadline: float | None = None,
@@ -200,31 +217,40 @@ class TrainingPlan:
         ----------
         feeder : Feeder
             Of all examples; its model ends as it was.
+        whole : RunResult
+            Of the training on all.
         first : sequence of numpy.ndarray
             The weights that its model began with.
         examples, targets, weights
             As for `run`.
         is_held : numpy.ndarray of bool, shape (n,)
+        shares
+            As above.
         feature_units, deadline
             As for `run`.
 
         Returns
         -------
         check : FineTuningCheck or None
-            None if the time was up, or training diverged.
+            None if the time was up, or what is left does not train.
         interrupted : bool
             Whether Ctrl-C ended it.
         """
+        if len(whole.records) < len(self.stages):
+            return None, False
+        # At the rates that a range test found for all: it is this training that is asked about.
+        stages = [replace(record.stage, rate_test=False) for record in whole.records]
+        plan = replace(self, stages=stages)
         model = feeder.model
         end = model.get_weights()
         rest, held = examples[np.flatnonzero(~is_held)], examples[np.flatnonzero(is_held)]
         try:
             model.set_weights(first)
-            other = self.feeder(rest, held, model)
+            other = plan.feeder(rest, held, model)
             other.run(deadline, Silent())
             if other.boundary != feeder.boundary:  # the pass would have taken too long
                 return None, False
-            result = self.run(
+            result = plan.run(
                 other,
                 targets[~is_held],
                 weights[~is_held],
@@ -232,12 +258,14 @@ class TrainingPlan:
                 feature_units=feature_units,
                 deadline=deadline,
             )
-            is_whole = len(result.records) == len(self.stages)
+            is_whole = len(result.records) == len(stages)
             is_late = any(record.reason == "time budget" for record in result.records)
             if result.interrupted or is_late or not is_whole or result.start is None:
                 return None, result.interrupted
-            return self.check_fine_tuning(other, result.start, held), False
-        except DivergedError:
+            return plan.check_fine_tuning(other, result, held, weights[is_held], shares), False
+        except KeyboardInterrupt:
+            return None, True
+        except (DivergedError, FreezeError, DataError):
             return None, False
         finally:
             model.set_weights(end)

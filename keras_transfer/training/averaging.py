@@ -99,6 +99,6 @@ def follow_wisely(model: Any, start: Sequence[np.ndarray], loss: Callable[[], fl
     for share in SHARES:
         set_share(model, start, end, share)
         losses.append(loss())
-    wisest = SHARES[int(np.argmin(losses))]
+    wisest = SHARES[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
     set_share(model, start, end, wisest)
     return wisest

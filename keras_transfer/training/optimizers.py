@@ -28,9 +28,9 @@ __all__ = [
     "trace_key",
 ]
 
-# The steps that a moving average of the weights is over, as a share of a stage's. However few these
-# are, exp(-5) is left of the first weights at the end, under 1 %; of Keras's momentum of 0.99 it
-# would be 22 % after 150 steps.
+# The steps that a moving average of the weights is over, as a share of those made so far: wherever
+# a stage ends, hardly anything is left of its first weights. Of Keras's momentum of 0.99 it would
+# be 22 % after 150 steps.
 _AVERAGED_SHARE = 0.2
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "nadam", "adagrad")
@@ -104,9 +104,9 @@ def set_average(optimizer: Any, steps: int) -> None:
     optimizer : keras.optimizers.Optimizer
         From `build_optimizer`, for a stage with ``average="ema"``.
     steps : int
-        Of the whole stage: the average is over about the last fifth of them.
+        That were made: the average is over about the last fifth of them.
     """
-    momentum = max(0.0, 1 - 1 / (_AVERAGED_SHARE * steps))
+    momentum = max(0.0, 1 - 1 / (_AVERAGED_SHARE * max(1, steps)))
     for part in getattr(optimizer, "optimizers", [optimizer]):
         part.ema_momentum.assign(momentum)
 

@@ -31,7 +31,6 @@ from keras_transfer.training.losses import build_loss, build_metrics
 from keras_transfer.training.optimizers import (
     build_optimizer,
     check_optimizer,
-    set_average,
     set_rates,
     trace_key,
 )
@@ -112,8 +111,10 @@ class RunResult:
     score_function : callable or None
         As for `Validation`.
     start : list of numpy.ndarray or None
-        The weights as the first stage began that trains blocks after one that trained the head
+        The weights as the first stage began that trains blocks, after one that trained the head
         alone; None if there was none.
+    share : float
+        How much of the way from there the weights have gone: less than 1 with ``average="wise"``.
     """
 
     records: list[StageRecord] = field(default_factory=list)
@@ -124,6 +125,7 @@ class RunResult:
     forecast: list[StageForecast] = field(default_factory=list)
     score_function: Score | None = field(default=None, repr=False)
     start: list[Any] | None = field(default=None, repr=False)
+    share: float = 1.0
 
     @property
     def standard_error(self) -> float:
@@ -288,7 +290,8 @@ class _Run:
                 begun = begins_after(forecast, number, records[-1].first_batch_seconds)
                 if steering.is_over(begun):
                     break
-            if number and stages[number - 1].trained == (HEAD,) != stage.trained:
+            is_first = self.start is None and stage.trained != (HEAD,)
+            if is_first and number and stages[number - 1].trained == (HEAD,):
                 self.start = self.compiled.network.get_weights()
             run = _StageRun(self, stage, feed)
             try:
@@ -318,8 +321,6 @@ class _Run:
     def set(self, trainer: Trainer, stage: Stage, feed: Feed) -> None:
         """Set what of a stage is not compiled in, in an optimizer that is at its start."""
         set_rates(trainer.optimizer, stage)
-        if stage.average == "ema":
-            set_average(trainer.optimizer, stage.epochs * feed.steps)
 
     def attend(self, feed: Feed) -> None:
         """Validate with what a feed holds, from now on."""

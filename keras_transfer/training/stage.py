@@ -143,6 +143,14 @@ class Stage:
                 f"what can be solved exactly. Received: label_smoothing={self.label_smoothing!r}, "
                 f"focal_gamma={self.focal_gamma!r}, mix={self.mix!r}. Take solver='gradient'."
             )
+        of_steps = self.is_scheduled or self.rate_test or self.weight_decay or self.average
+        if self.solver == "exact" and of_steps:
+            raise InvalidParameterError(
+                f"stage {self.name!r}: expected no setting of steps, which an exact head does not "
+                f"make. Received: schedule={self.schedule!r}, warm_up={self.warm_up!r}, "
+                f"weight_decay={self.weight_decay!r}, average={self.average!r}, "
+                f"rate_test={self.rate_test!r}. Take solver='gradient'."
+            )
         if self.warm_up is not None and not 0 <= self.warm_up <= 1:
             raise InvalidParameterError(
                 f"stage {self.name!r}: expected a warm_up from 0 to 1, a share of the steps. "

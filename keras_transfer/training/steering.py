@@ -18,7 +18,7 @@ from keras_transfer.graph.heads import METRIC
 from keras_transfer.training.averaging import Averaging
 from keras_transfer.training.compiled import CompiledNetwork
 from keras_transfer.training.inference import Inference
-from keras_transfer.training.optimizers import set_rates
+from keras_transfer.training.optimizers import set_average, set_rates
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.schedules import rate_factor
 from keras_transfer.training.stage import Stage
@@ -290,6 +290,8 @@ def make_watch(
             steering.interrupts.check()
             if stage.is_scheduled:
                 set_rates(self.model.optimizer, stage, self._factor(self.steps))
+            if averaging is not None:
+                set_average(self.model.optimizer, self.steps + 1)
             self._batch_began = time.monotonic()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

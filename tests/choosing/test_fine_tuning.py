@@ -17,7 +17,9 @@ from keras_transfer import (
 )
 from keras_transfer.choosing.fine_tuning import check_fine_tuning
 from keras_transfer.errors import InvalidParameterError, KerasTransferWarning
+from keras_transfer.estimators.training_plan import TrainingPlan
 from keras_transfer.training.averaging import SHARES
+from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.progress import Silent
 
 X, Y = tiny.striped(32)
@@ -58,7 +60,7 @@ def test_fine_tuning_that_does_harm_is_told_with_the_numbers():
 def test_fine_tuning_that_does_none_is_left_in_peace():
     clf = make(GENTLE)
     assert fit_and_hear(clf, X, Y) == []
-    assert clf.fine_tuning_.shares == SHARES
+    assert clf.fine_tuning_.shares == (0.0, 1.0)  # what lies between is not asked for
     assert not clf.fine_tuning_.has_lost
     assert str(clf.fine_tuning_).startswith("fine-tuning does no harm: ")
 
@@ -72,8 +74,9 @@ def test_the_better_one_is_taken(tmp_path):
         if not name.startswith("head."):
             for own, other in zip(ours[name], theirs[name], strict=True):
                 np.testing.assert_array_equal(own, other)
-    # The head is that of the first stage, on all examples; its temperature comes of the fold.
-    assert best.temperature_ == best.fine_tuning_.temperature(0.0)
+    # It is the exact head, on all examples, and as sure as that one.
+    assert best.fine_tuning_.taken == 0
+    assert best.temperature_ == head.temperature_
     np.testing.assert_allclose(
         best.decision_function(X) * best.temperature_,
         head.decision_function(X) * head.temperature_,
@@ -119,9 +122,9 @@ def test_what_is_held_out_tells_without_a_second_training(monkeypatch):
     clf = make(GENTLE, validation=0.25)
     fit_and_hear(clf, X, Y)
     assert clf.fine_tuning_.n_examples == 8
-    assert not [sentence for sentence in said if "without a quarter" in sentence]
+    assert not [sentence for sentence in said if "fine-tuning without 25%" in sentence]
     fit_and_hear(make(GENTLE), X, Y)
-    assert [sentence for sentence in said if "without a quarter" in sentence]
+    assert [sentence for sentence in said if "fine-tuning without 25%" in sentence]
 
 
 def test_held_out_examples_take_back_what_does_harm():
@@ -158,6 +161,88 @@ def test_a_time_budget_goes_to_the_training():
     assert clf.stages_[-1].reason == "time budget"
 
 
+def test_a_class_that_nobody_else_stands_for_is_not_left_out():
+    """It would be answered wrong, whatever is learned, and make the model unsure of all."""
+    lone = np.where(np.arange(32) < 8, 2 + np.arange(32), Y)
+    clf = make(GENTLE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clf.fit(X, lone)
+    assert 0 < clf.fine_tuning_.n_examples <= 8
+    assert clf.fine_tuning_.right[-1] > 0.7
+    assert clf.temperature_ < 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_of_any_size(seed):
+    """Where only a tenth or nine tenths can be left out, it is the tenth."""
+    groups = np.repeat([0, 1], [28, 4])[np.random.default_rng(seed).permutation(32)]
+    clf = make(GENTLE, random_state=seed)
+    fit_and_hear(clf, X, Y, groups=groups)
+    assert clf.fine_tuning_.n_examples == 4
+
+
+def test_classes_count_as_they_did_in_training():
+    heavy = make(GENTLE, class_weight={0: 1.0, 1: 100.0})
+    noisy = np.where(np.arange(32) % 7 < 2, 1 - Y, Y)
+    fit_and_hear(heavy, X, noisy)
+    plain = make(GENTLE)
+    fit_and_hear(plain, X, noisy)
+    held = plain.fine_tuning_.right[0] * 8
+    assert held == pytest.approx(round(held))
+    assert heavy.fine_tuning_.right[0] * 8 != pytest.approx(round(heavy.fine_tuning_.right[0] * 8))
+
+
+@pytest.mark.parametrize("where", ["the pass", "the training", "the answers"])
+def test_a_ctrl_c_while_it_is_looked_at_keeps_the_fit(where, monkeypatch):
+    plain = make(GENTLE, guard=None)
+    plain.fit(X, Y)
+
+    def press(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    looking = []
+    whole = TrainingPlan.check_on_fold
+
+    def look(self, *args, **kwargs):
+        looking.append(True)
+        kind, name = {
+            "the pass": (Feeder, "run"),
+            "the training": (TrainingPlan, "run"),
+            "the answers": (TrainingPlan, "unseen_outputs"),
+        }[where]
+        monkeypatch.setattr(kind, name, press)
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(TrainingPlan, "check_on_fold", look)
+    clf = make(GENTLE)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, Y)
+    assert looking
+    assert clf.fine_tuning_ is None
+    np.testing.assert_array_equal(clf.decision_function(X), plain.decision_function(X))
+
+
+def test_the_fold_trains_at_the_rates_that_were_found():
+    recipe = CompositeTransfer(epochs=2, learning_rate="auto")
+    clf = make(recipe)
+    fit_and_hear(clf, X, Y)
+    rate = clf.stages_[-1].stage.highest_rate
+    assert float(clf.model_.optimizer.learning_rate) == pytest.approx(rate)
+    assert clf.fine_tuning_ is not None
+
+
+def test_the_score_is_of_the_model_that_is_handed_over():
+    """Where held-out examples only measure, too, and a temperature came of them."""
+    noisy = np.where(np.arange(32) % 7 < 2, 1 - Y, Y)
+    clf = make(GENTLE, target_score=1.1, scoring="neg_log_loss")
+    plain = make(GENTLE, target_score=1.1, scoring="neg_log_loss", calibration=None)
+    fit_and_hear(clf, X, noisy)
+    fit_and_hear(plain, X, noisy)
+    assert clf.temperature_ != 1
+    assert clf.validation_score_ > plain.validation_score_
+
+
 def test_numbers():
     y = 1e3 + 50 * Y + np.arange(len(Y)) % 3
     reg = make(HARMFUL, TransferRegressor, guard="best")
@@ -175,7 +260,8 @@ def test_the_wise_average_stands_where_the_loss_is_least():
     fit_and_hear(wise, X, Y)
     fit_and_hear(end, X, Y)
     check = wise.fine_tuning_
-    assert check.losses == end.fine_tuning_.losses
+    assert check.shares == SHARES
+    assert check.losses[:: len(SHARES) - 1] == end.fine_tuning_.losses
     assert check.taken == check.wisest < 1
     assert end.fine_tuning_.taken == 1
     assert any(
@@ -189,7 +275,7 @@ def test_a_wise_average_wants_something_to_go_by():
     recipe = CompositeTransfer(epochs=1, average="wise")
     with pytest.raises(InvalidParameterError, match=r"average='wise' with validation=None"):
         make(recipe, validation=None).fit(X, Y)
-    with pytest.warns(KerasTransferWarning, match="too few, or no time for it"):
+    with pytest.warns(KerasTransferWarning, match="average: .* Nothing could be told"):
         make(recipe).fit(X, Y, groups=np.zeros(len(X)))
 
 

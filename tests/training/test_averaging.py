@@ -19,7 +19,6 @@ X, Y = tiny.pictures()
 X, Y = X.astype("float32"), np.unique(Y, return_inverse=True)[1]
 RATES = {"one rate": {"head": 1e-2}, "two rates": {"conv2": 1e-3, "head": 1e-2}}
 EPOCHS, STEPS = 4, 3
-MOMENTUM = 1 - 5 / (EPOCHS * STEPS)
 
 
 def make():
@@ -59,11 +58,12 @@ class Weights(keras.callbacks.Callback):
 
 
 def averages(steps):
-    """By hand: of the weights after each step, the first ones as they are."""
+    """By hand: of the weights after each step, over the last fifth of the steps so far."""
     mean, means = steps[0], []
-    for weights in steps:
+    for number, weights in enumerate(steps, 1):
+        momentum = max(0, 1 - 5 / number)
         pairs = zip(mean, weights, strict=True)
-        mean = [MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs]
+        mean = [momentum * old + (1 - momentum) * new for old, new in pairs]
         means.append(mean)
     return means
 

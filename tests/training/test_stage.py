@@ -38,6 +38,8 @@ def test_at_another_rate_the_proportions_stay():
         ({"mix": "mix_up"}, UnknownNameError, "Did you mean 'mixup'"),
         ({"mix": "mixup", "solver": "exact"}, InvalidParameterError, "Take solver='gradient'"),
         ({"focal_gamma": 1.0, "solver": "exact"}, InvalidParameterError, "the plain loss"),
+        ({"schedule": "cosine", "solver": "exact"}, InvalidParameterError, "no setting of steps"),
+        ({"average": "ema", "solver": "exact"}, InvalidParameterError, "no setting of steps"),
         ({"schedule": "cosin"}, UnknownNameError, "Did you mean 'cosine'"),
         ({"average": "emma"}, UnknownNameError, "Did you mean 'ema'"),
         ({"warm_up": 1.5}, InvalidParameterError, "warm_up from 0 to 1, a share of the steps"),
