@@ -110,8 +110,8 @@ class Recipe(BaseEstimator, abc.ABC):
         label_smoothing, focal_gamma or mix, where no block trains.
     head_penalty : float, optional
         Of the exact head, on its squared weights: 1 / C of scikit-learn's ``LogisticRegression`` on
-        features of variance 1, alpha of its ``Ridge``. By default chosen by leaving each example
-        out in turn.
+        features of about variance 1, alpha of its ``Ridge``. By default chosen by leaving each
+        example out in turn.
     n_views : int, optional
         Take so many fixed views of each training picture, itself and random changes of it, in place
         of changes that are new in every epoch: what is frozen is then computed once for each view.

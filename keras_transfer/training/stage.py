@@ -47,8 +47,8 @@ class Stage:
         ``"exact"``: the head alone trains, and is solved as the convex problem that it is, in
         place of all epochs.
     penalty : float, optional
-        Of the exact head: on half the sum of its squared weights, for features of variance 1. By
-        default chosen by leaving each example out in turn.
+        Of the exact head: on half the sum of its squared weights, for features of about variance 1.
+        By default chosen by leaving each example out in turn.
     label_smoothing : float, default=0.0
         Of classes and labels, from 0 to below 1: so much of each target is spread evenly over all
         classes, or between yes and no.

@@ -31,9 +31,16 @@ def data(n, d, k, seed=0):
     return X.astype(np.float32), y, rng.uniform(0.2, 3, n)
 
 
+def scale_of(X, weights):
+    """The standard deviation; of more features than examples with a floor under it."""
+    scale = StandardScaler().fit(X.astype(np.float64), sample_weight=weights).scale_
+    return np.sqrt(scale**2 + 0.1 * np.median(scale**2)) if X.shape[1] > len(X) else scale
+
+
 def standardised(X, weights):
     X = X.astype(np.float64)
-    return StandardScaler().fit(X, sample_weight=weights).transform(X)
+    mean = StandardScaler().fit(X, sample_weight=weights).mean_
+    return (X - mean) / scale_of(X, weights)
 
 
 def probabilities(X, head):
@@ -60,7 +67,7 @@ def test_classes_reach_the_optimum_of_logistic_regression(n, d, k, penalty):
     X, y, weights = data(n, d, k)
     head = solve_head(X, y, "multiclass", n_outputs=k, weights=weights, penalty=penalty)
     theirs = reference(X, y, weights, penalty)
-    scale = StandardScaler().fit(X.astype(np.float64), sample_weight=weights).scale_
+    scale = scale_of(X, weights)
     kernel = head.kernel * scale[:, np.newaxis]
     if k == 2:  # the halves of one logit
         np.testing.assert_array_equal(head.kernel[:, 0], -head.kernel[:, 1])
@@ -305,7 +312,9 @@ def test_classes_that_few_examples_part_leave_a_penalty():
     targets = np.arange(12) % 2
     features = rng.normal(size=(12, 50)) * 0.01 + np.where(targets, 1, -1)[:, np.newaxis]
     head = solve_head(features, targets, "multiclass", n_outputs=2)
-    assert head.penalty == pytest.approx(0.1 * 0.1 * 50)
+    variances = np.var(features, axis=0)
+    share = np.mean(variances / (variances + 0.1 * np.median(variances)))
+    assert head.penalty == pytest.approx(0.1 * 0.1 * 50 * share)
     numbers = solve_head(features, 1.0 * targets[:, np.newaxis], "regression", n_outputs=1)
     assert numbers.penalty < 0.1 * 50
 
@@ -325,3 +334,18 @@ def test_leaving_one_out_tells_which_features_are_better():
             leave_one_out_loss(features[:30], targets[:30], "multiclass", n_outputs=3)
         )
     assert losses["good"] < 0.7 * np.log(3) < 0.9 * np.log(3) < losses["noise"]
+
+
+def test_what_hardly_moves_in_few_examples_is_not_blown_up_to_noise():
+    """Features that tell the classes a little each, and others of a fiftieth that do not."""
+    rng = np.random.default_rng(0)
+    y = np.arange(640) % 4
+    telling = rng.normal(size=(4, 100))[y] * 0.4 + rng.normal(size=(640, 100))
+    X = np.concatenate([telling, 0.02 * rng.normal(size=(640, 90))], axis=1)
+    rights = {}
+    for name, features in {"with": X, "without": telling}.items():
+        head = solve_head(features[:40], y[:40], "multiclass", n_outputs=4)
+        answers = (features[40:] @ head.kernel + head.bias).argmax(axis=1)
+        rights[name] = np.mean(answers == y[40:])
+    assert rights["without"] > 0.6
+    assert rights["with"] > rights["without"] - 0.02
