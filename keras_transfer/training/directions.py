@@ -51,7 +51,9 @@ class Directions:
         # What differs by rounding alone is constant: scikit-learn's own bound.
         bound = len(features) * np.finfo(np.float64).eps
         constant = variance <= bound * variance + np.square(bound * self.mean)
-        is_wide = features.shape[1] > len(features) and not constant.all()
+        # Of different examples: one that is there twice is one that counts twice.
+        n_different = len({row.tobytes() for row in np.ascontiguousarray(features)})
+        is_wide = features.shape[1] > n_different and not constant.all()
         floor = _FLOOR * np.median(variance[~constant]) if is_wide else 0.0
         self._scale = np.sqrt(np.where(constant, 1.0, variance + floor))
         standard /= self._scale

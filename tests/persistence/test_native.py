@@ -755,7 +755,9 @@ def test_what_was_learned_is_where_the_next_task_starts(kept_as, tmp_path):
     assert [b.name for b in backbone.list_blocks()] == [
         b.name for b in read_blocks(source.model_) if b.name != "head"
     ]
-    target = TransferClassifier(backbone, StructureTransfer(epochs=2), random_state=1)
+    target = TransferClassifier(
+        backbone, StructureTransfer(epochs=2), random_state=1, readout="last"
+    )
     target.fit(PICTURES, NAMES)
     assert target.classes_.tolist() == ["circle", "square", "stripes"]
     # Frozen, so still what the source task left: the same features, to the bit.

@@ -56,3 +56,13 @@ def test_the_memo_is_bounded(monkeypatch):
     kept = [each.size() for each in directions._bases.values()]
     assert 0 < sum(kept) <= 10_000
     assert len(kept) <= directions._KEPT
+
+
+def test_an_example_that_is_there_twice_is_one_that_counts_twice():
+    X, _ = data(20, 30)
+    weights = np.repeat([1.0, 2.0], 10)
+    twice = np.repeat(np.arange(20), weights.astype(int))
+    counted = Directions.of(X, weights)
+    repeated = Directions.of(X[twice], np.ones(30))
+    np.testing.assert_allclose(counted.variances, repeated.variances[-len(counted.variances) :])
+    np.testing.assert_allclose(Directions.of(X, 2 * weights).variances, 2 * counted.variances)
