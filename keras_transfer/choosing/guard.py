@@ -40,8 +40,7 @@ class Rival:
     right : float
         Share of right answers out of fold; NaN for numbers.
     evidence : float
-        By how many standard errors it is better than the source: the mean of that of the loss and
-        that of the right answers.
+        By how many standard errors it is better than the source (`OutOfFold.evidence_over`).
     backbone : Backbone
     readout : Readout
     """

@@ -19,6 +19,8 @@ _REPEATS = 3
 _MANY = 300
 # More examples tell no better what is to be chosen.
 _ENOUGH = 512
+# In nats, or as a share of the variance of numbers.
+_LEAST_GAIN = 0.05
 # Standard errors; more say no more.
 _MOST = 10.0
 
@@ -121,12 +123,16 @@ class OutOfFold:
     def evidence_over(self, other: OutOfFold) -> float:
         """Return by how many standard errors it is better than another, on the same examples.
 
-        The mean of that of the loss and that of the right answers, each from -10 to 10.
+        The mean of that of the loss and that of the right answers, each from -10 to 10; of numbers,
+        for which nothing is right, half of that of the loss. Not above 0 unless more answers are
+        right, or the loss is less by 0.05: a loss that is tiny can be many times another.
         """
-        scores = [_standard_score(*other.difference(self))]
+        gain, error = other.difference(self)
+        by_loss, by_hits = _standard_score(gain, error), 0.0
         if np.isfinite(self.hits).any():
-            scores.append(_standard_score(*self.difference(other, "hits")))
-        return float(np.mean(scores))
+            by_hits = _standard_score(*self.difference(other, "hits"))
+        evidence = (by_loss + by_hits) / 2
+        return evidence if by_hits > 0 or gain > _LEAST_GAIN else min(evidence, 0.0)
 
     def difference(self, other: OutOfFold, what: str = "losses") -> tuple[float, float]:
         """Return by how much losses or hits are above another's on the same examples.

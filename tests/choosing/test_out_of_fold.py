@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from keras_transfer.choosing import out_of_fold as module
-from keras_transfer.choosing.out_of_fold import out_of_fold, some_examples, why_not_answer
+from keras_transfer.choosing.out_of_fold import (
+    OutOfFold,
+    out_of_fold,
+    some_examples,
+    why_not_answer,
+)
 from keras_transfer.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -134,3 +139,27 @@ def test_of_many_some_that_are_alike(monkeypatch):
     voices = np.arange(60) % 12
     rows = some_examples(TARGETS, "multiclass", voices)
     assert not set(voices[rows]) & set(np.delete(voices, rows))
+
+
+def test_evidence_wants_more_right_answers():
+    targets, weights = np.arange(20) % 2, np.ones(20)
+
+    def judged(sureness, n_wrong=0):
+        signs = np.where(np.arange(20) < n_wrong, -1, 1) * (2 * targets - 1) * sureness
+        return OutOfFold.of(
+            np.stack([-signs, signs], 1)[np.newaxis], targets, "multiclass", weights
+        )
+
+    sure, surer = judged(np.linspace(3, 4, 20)), judged(np.linspace(5, 6, 20))
+    assert surer.loss < sure.loss / 2
+    assert surer.evidence_over(sure) == 0
+    doubtful = judged(np.where(np.arange(20) < 5, 0.01, 4))
+    assert sure.evidence_over(doubtful) > 0.45  # as many right, but less in doubt
+    assert sure.evidence_over(judged(np.linspace(5, 6, 20), n_wrong=5)) > 1
+    numbers = np.linspace(0, 1, 20)[:, np.newaxis]
+    near, far = (
+        OutOfFold.of((numbers + error)[np.newaxis], numbers, "regression", weights)
+        for error in (0.1 * np.sin(np.arange(20))[:, np.newaxis], 0.5)
+    )
+    by_loss = np.clip(np.divide(*far.difference(near)), -10, 10)
+    assert near.evidence_over(far) == pytest.approx(by_loss / 2)
