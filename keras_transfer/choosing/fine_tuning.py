@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_transfer.choosing.calibration import SPREAD
-from keras_transfer.choosing.guard import BETTER
 from keras_transfer.choosing.out_of_fold import OutOfFold
 from keras_transfer.training.averaging import SHARES
 
 __all__ = ["FineTuningCheck", "check_fine_tuning"]
+
+# As many standard errors: of the ten to twenty examples of a fold, one answer more is chance.
+_LOST = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class FineTuningCheck:
     @property
     def has_lost(self) -> bool:
         """Whether the start is better, by more than chance."""
-        return self.evidence > BETTER
+        return self.evidence > _LOST
 
     @property
     def wisest(self) -> float:

@@ -15,6 +15,7 @@ from keras_transfer import (
     TransferClassifier,
     TransferRegressor,
 )
+from keras_transfer.choosing import fine_tuning
 from keras_transfer.choosing.fine_tuning import check_fine_tuning
 from keras_transfer.errors import InvalidParameterError, KerasTransferWarning
 from keras_transfer.estimators.training_plan import TrainingPlan
@@ -127,8 +128,9 @@ def test_what_is_held_out_tells_without_a_second_training(monkeypatch):
     assert [sentence for sentence in said if "fine-tuning without 25%" in sentence]
 
 
-def test_held_out_examples_take_back_what_does_harm():
+def test_held_out_examples_take_back_what_does_harm(monkeypatch):
     """With a target score that is never reached they only measure, and the end would be kept."""
+    monkeypatch.setattr(fine_tuning, "_LOST", 0.5)  # of six examples one is answered wrong
     best = make(HARMFUL, guard="best", target_score=1.1)
     fit_and_hear(best, X, Y)
     assert best.fine_tuning_.has_lost
