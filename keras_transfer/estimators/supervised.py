@@ -386,9 +386,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     batch_size=self.batch_size,
                     pretrained=pretrained,
                 )
-                units = None
-                if isinstance(targets, NumberTargets):
-                    units = targets.mean, targets.scale
                 plan = TrainingPlan(
                     network=network,
                     stored=None if memory is None else StoredOutputs(network, memory, repr(reader)),
@@ -400,7 +397,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     n_views=recipe.n_views,
                     score=score,
                     steers=steers,
-                    units=units,
                     batch_seed=batch_seed,
                     augmentation_seed=augmentation_seed,
                 )
@@ -432,7 +428,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
 
                 # === Training ===
                 began, model = time.monotonic(), feeder.model
-                first = model.get_weights()
+                first = model.get_weights() if len(stages) > 1 else []
                 result = plan.run(
                     feeder,
                     trained_targets,
@@ -464,10 +460,11 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                             display=display,
                         )
                     share = self._share(tuning, recipe, display)
-                    if tuning is not None and result.start is not None:
-                        tuning = replace(tuning, taken=share)
+                    if share != 1 and result.start is not None:
                         set_share(model, result.start, model.get_weights(), share)
-                    elif recipe.average == WISE and not interrupted:
+                    if tuning is not None:
+                        tuning = replace(tuning, taken=share)
+                    elif recipe.average == WISE and result.start and not interrupted:
                         warn(
                             "average: expected unseen examples that tell how far fine-tuning is to "
                             "be followed. Nothing could be told: the weights are those at its end."
@@ -478,7 +475,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                     )
                 except KeyboardInterrupt:
                     share, interrupted = 1.0 if tuning is None else tuning.taken, True
-                network.release()
                 network.release()
         last = result.records[-1].stage if result.records else stages[0]
         # === How sure it is, and how good ===
@@ -553,11 +549,11 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         Returns
         -------
         numpy.ndarray of shape (n,)
-            Float32, 0 for a training example. 1 is the distance that 95 % of the training examples
-            lie within of their nearest other one (with ``groups``, in another group): above 1 an
-            input is unlike what was seen, and an answer to it is a guess. New inputs of
-            the same kind are so more often where they differ from the examples in other ways, as
-            by another writer, or where fine-tuning drew these together.
+            Float32, 0 for a training example that is kept, of at most 1,000. 1 is the distance that
+            95 % of the training examples lie within of their nearest other one (with ``groups``, in
+            another group): above 1 an input is unlike what was seen, and an answer to it is a
+            guess. New inputs of the same kind are so more often where they differ from the examples
+            in other ways, as by another writer, or where fine-tuning drew these together.
 
         Raises
         ------
@@ -572,10 +568,10 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
            2204.06507).
         """
         features = self._run(X, "features")
-        if not hasattr(self, "_seen"):
+        if getattr(self, "_seen", None) is None:
             raise NotFittedError(
                 "novelty: expected an estimator that keeps what it saw in training. Received: one "
-                "from a file of an earlier version. Fit it again."
+                "from a file of an earlier version, or whose fit was interrupted. Fit it again."
             )
         return self._seen.distances(features)
 

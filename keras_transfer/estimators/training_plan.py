@@ -47,8 +47,6 @@ class TrainingPlan:
         As for `Validation`.
     steers : bool
         Whether examples that are held out steer the training, or only measure.
-    units : (array-like, array-like) or None
-        Of a regression: mean and scale of its numbers.
     batch_seed, augmentation_seed : int
     """
 
@@ -62,9 +60,15 @@ class TrainingPlan:
     n_views: int | None
     score: Score
     steers: bool
-    units: tuple[Any, Any] | None
     batch_seed: int
     augmentation_seed: int
+
+    @property
+    def units(self) -> tuple[Any, Any] | None:
+        """Of a regression: mean and scale of its numbers."""
+        if isinstance(self.targets, NumberTargets):
+            return self.targets.mean, self.targets.scale
+        return None
 
     def feeder(self, train: Examples, held: Examples | None, model: Any = None) -> Feeder:
         """Return what feeds the stages with examples; the model as for `Feeder`."""

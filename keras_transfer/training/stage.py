@@ -121,20 +121,19 @@ class Stage:
                 f"stage {self.name!r}: expected the head alone to train, which is what can be "
                 f"solved exactly. Received: {', '.join(self.trained)}. Take solver='gradient'."
             )
-        if self.penalty is not None and not 0 <= self.penalty < math.inf:
-            raise InvalidParameterError(
-                f"stage {self.name!r}: expected a penalty of 0 or more. Received: {self.penalty!r}."
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise InvalidParameterError(
-                f"stage {self.name!r}: expected a label_smoothing of at least 0 and below 1. "
-                f"Received: {self.label_smoothing!r}."
-            )
-        if self.focal_gamma is not None and not 0 <= self.focal_gamma < math.inf:
-            raise InvalidParameterError(
-                f"stage {self.name!r}: expected a focal_gamma of 0 or more. Received: "
-                f"{self.focal_gamma!r}."
-            )
+        ranges = (
+            ("penalty", math.inf, "of 0 or more"),
+            ("label_smoothing", math.nextafter(1, 0), "of at least 0 and below 1"),
+            ("focal_gamma", math.inf, "of 0 or more"),
+            ("warm_up", 1, "from 0 to 1, a share of the steps"),
+            ("weight_decay", math.inf, "of 0 or more"),
+        )
+        for name, most, expected in ranges:
+            value = getattr(self, name)
+            if value is not None and not (0 <= value <= most and value < math.inf):
+                raise InvalidParameterError(
+                    f"stage {self.name!r}: expected a {name} {expected}. Received: {value!r}."
+                )
         if self.mix is not None and self.mix not in MIXES:
             raise UnknownNameError("mix", self.mix, MIXES)
         if self.solver == "exact" and (self.label_smoothing or self.focal_gamma or self.mix):
@@ -150,16 +149,6 @@ class Stage:
                 f"make. Received: schedule={self.schedule!r}, warm_up={self.warm_up!r}, "
                 f"weight_decay={self.weight_decay!r}, average={self.average!r}, "
                 f"rate_test={self.rate_test!r}. Take solver='gradient'."
-            )
-        if self.warm_up is not None and not 0 <= self.warm_up <= 1:
-            raise InvalidParameterError(
-                f"stage {self.name!r}: expected a warm_up from 0 to 1, a share of the steps. "
-                f"Received: {self.warm_up!r}."
-            )
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise InvalidParameterError(
-                f"stage {self.name!r}: expected a weight_decay of 0 or more. Received: "
-                f"{self.weight_decay!r}."
             )
         if self.epochs < 1:
             raise InvalidParameterError(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from sklearn.exceptions import NotFittedError
 
 import keras_transfer
 from keras_transfer import (
@@ -223,6 +224,19 @@ def test_a_ctrl_c_while_it_is_looked_at_keeps_the_fit(where, monkeypatch):
     assert looking
     assert clf.fine_tuning_ is None
     np.testing.assert_array_equal(clf.decision_function(X), plain.decision_function(X))
+
+
+def test_a_ctrl_c_before_what_was_seen_is_kept_keeps_the_rest(monkeypatch):
+    def press(*args):
+        raise KeyboardInterrupt
+
+    clf = make(StructureTransfer())
+    monkeypatch.setattr(Feeder, "trained_features", press)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, Y)
+    assert clf.score(X, Y) > 0.9
+    with pytest.raises(NotFittedError, match="whose fit was interrupted"):
+        clf.novelty(X)
 
 
 def test_the_fold_trains_at_the_rates_that_were_found():

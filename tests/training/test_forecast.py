@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import signal
 import time
 
@@ -296,18 +295,7 @@ def raises(*args):
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("handler", [signal.default_int_handler, raises])
 def test_a_ctrl_c_leaves_all_as_it_was(shared, handler):
-    read = []
-
-    def press(x, y):
-        read.append(1)
-        if len(read) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return x, y
-
-    def wired(x, y):
-        inputs, targets = tf.py_function(press, (x, y), (x.dtype, y.dtype))
-        return tf.ensure_shape(inputs, x.shape), tf.ensure_shape(targets, y.shape)
-
+    wired = tiny.pressing(3)
     model, same, plain = make(), make(), make()
     before = signal.signal(signal.SIGINT, handler)
     try:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import signal
 import time
 
@@ -208,18 +207,7 @@ def test_the_next_stage_begins_only_if_it_can_be_compiled():
 
 @pytest.mark.parametrize("earlier", [0, 1])
 def test_a_ctrl_c_undoes_it(earlier):
-    read = []
-
-    def press(x, y):
-        read.append(1)
-        if len(read) == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        return x, y
-
-    def wired(x, y):
-        inputs, targets = tf.py_function(press, (x, y), (x.dtype, y.dtype))
-        return tf.ensure_shape(inputs, x.shape), tf.ensure_shape(targets, y.shape)
-
+    wired = tiny.pressing(5)
     model, same = make(), make()
     stages = [Stage("head", {"head": 1e-2}, 1)][:earlier]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
