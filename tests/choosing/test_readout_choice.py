@@ -49,14 +49,14 @@ def backbone(build=tower):
     return tiny.settled(build, SHAPE)
 
 
-def dots(n=48, seed=0):
+def dots(n=48, seed=0, bright=255):
     """Pictures of noise with a bright dot in one of the four corners: the class."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % 4
     X = rng.integers(0, 100, (n, *SHAPE))
     for picture, corner in zip(X, y, strict=True):
         row, column = 8 * (corner // 2) + 3, 8 * (corner % 2) + 3
-        picture[row : row + 3, column : column + 3] = 255
+        picture[row : row + 3, column : column + 3] = bright
     return X.astype(np.uint8), y
 
 
@@ -124,9 +124,10 @@ def test_the_ranking_tells_what_came_next():
 
 def test_the_least_deep_within_a_standard_error(monkeypatch):
     depth = {}
+    faint, labels = dots(bright=120)  # else a readout is as good as another
     for errors in (0, 1000):
         monkeypatch.setattr(module, "_STANDARD_ERRORS", errors)
-        choice = make().fit(X, Y).readout_
+        choice = make().fit(faint, labels).readout_
         depth[errors] = max(choice.readout.blocks)
         losses = {each.readout: each.loss for each in choice.ranking}
         if errors == 0:
@@ -211,7 +212,7 @@ def test_each_picture_passes_once(computed):
 
 def test_a_joined_one_is_kept_too(computed, tmp_path):
     clf = make(memory=str(tmp_path)).fit(X, Y)
-    assert len(clf.readout_.readout.blocks) == 3
+    assert len(clf.readout_.readout.blocks) == 2
     assert sum(computed) == len(X)
     np.testing.assert_allclose(
         clf.predict_proba(X), clf.model_.predict(X.astype("f"), verbose=0), atol=1e-5
