@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ TEST_STEPS = _DECADES * _STEPS_PER_DECADE + 1
 # Weight of the past in the smoothed loss: over 5 batches, half a decade.
 _SMOOTHING = 0.8
 _EXPLODED = 4.0
-_SHARE = 0.1
+# Of the way from its level down to its lowest: there a step still helps more than it overshoots. A
+# few labels are soon learned by heart, so that the loss goes on falling at rates that do harm.
+_FALLEN = 2 / 3
 # Of a time budget that is left when the first batch has ended.
 _MOST_TIME = 0.25
 
@@ -40,8 +43,8 @@ class RateCurve:
     losses : tuple of float
         The smoothed loss at each, in nats for a classifier.
     chosen : float
-        The highest learning rate that the stage takes. Where the time budget ended the test, what
-        it had before.
+        The highest learning rate that the stage takes: what it had before where the time budget
+        ended the test, or the loss did not fall.
     """
 
     rates: tuple[float, ...]
@@ -60,9 +63,10 @@ def find_rate(
 
     The rates rise from batch to batch, ten batches a decade, the highest from 1e-6 to 10. The loss
     of each batch, before its step, is smoothed exponentially (over about 5 batches, corrected for
-    the start). The test stops when that is not finite, or more than 4 times what it was in the
-    first decade, in which hardly a weight moves. The rate is a tenth of the one at which it was
-    lowest, after the first decade.
+    the start). Its level is the median over the first decade, in which hardly a weight moves. The
+    test stops when the loss is not finite, or more than 4 times what it was at the end of that.
+    The rate is that at which the loss has fallen two thirds of the way to its lowest; where it
+    falls by less than it varies over the first decade, the rates stay as they are.
 
     Where a time budget leaves too little time, the test stops after a quarter of what is left, and
     the rates stay as they are.
@@ -150,16 +154,20 @@ def find_rate(
 
 
 def _choose(stage: Stage, rates: list[float], losses: list[float]) -> float:
-    """Return a tenth of the rate with the lowest loss, after the first decade."""
-    later = [
-        (loss, rate)
-        for loss, rate in zip(losses[_STEPS_PER_DECADE:], rates[_STEPS_PER_DECADE:], strict=True)
-        if math.isfinite(loss)
-    ]
-    if not later:
+    """Return the rate at which the loss has fallen far enough, or that of the stage."""
+    first = losses[:_STEPS_PER_DECADE]
+    if not all(map(math.isfinite, first)):
         raise DivergedError(
             f"stage {stage.name!r}: learning_rate='auto' expected finite losses at the lowest "
             f"rates, up to {rates[-1]:.0e}. Received: {losses[-1]}. Look for extreme values in X, "
             f"or set learning_rate."
         )
-    return _SHARE * min(later)[1]
+    level, noise = statistics.median(first), max(first) - min(first)
+    fall = level - min(loss for loss in losses if math.isfinite(loss))
+    goal = level - _FALLEN * fall if fall > noise else -math.inf
+    fallen = [
+        rate
+        for rate, loss in zip(rates[_STEPS_PER_DECADE:], losses[_STEPS_PER_DECADE:], strict=True)
+        if loss <= goal
+    ]
+    return fallen[0] if fallen else stage.highest_rate
