@@ -27,7 +27,7 @@ _SMOOTHING = 0.8
 _EXPLODED = 4.0
 # Of the way from its level down to its lowest: there a step still helps more than it overshoots. A
 # few labels are soon learned by heart, so that the loss goes on falling at rates that do harm.
-_FALLEN = 2 / 3
+_FALLEN = 3 / 4
 # Of a time budget that is left when the first batch has ended.
 _MOST_TIME = 0.25
 
@@ -65,7 +65,7 @@ def find_rate(
     of each batch, before its step, is smoothed exponentially (over about 5 batches, corrected for
     the start). Its level is the median over the first decade, in which hardly a weight moves. The
     test stops when the loss is not finite, or more than 4 times what it was at the end of that.
-    The rate is that at which the loss has fallen two thirds of the way to its lowest; where it
+    The rate is that at which the loss has fallen three quarters of the way to its lowest; where it
     falls by less than it varies over the first decade, the rates stay as they are.
 
     Where a time budget leaves too little time, the test stops after a quarter of what is left, and
