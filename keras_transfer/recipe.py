@@ -6,7 +6,7 @@ import abc
 import numbers
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -274,6 +274,16 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"{self.head_penalty!r}. Leave them out, or train blocks."
             )
 
+    def replace(self, **settings: Any) -> Self:
+        """Return a copy with other settings.
+
+        Parameters
+        ----------
+        **settings
+            Parameters of the recipe.
+        """
+        return clone(self).set_params(**settings)
+
     def check_task(self, task: str, has_pictures: bool) -> None:
         """Check that the settings can be used for a task.
 
@@ -294,6 +304,11 @@ class Recipe(BaseEstimator, abc.ABC):
                         f"{name}: expected {plain} for a regression, whose targets are no classes "
                         f"or labels. Received: {value!r}. Leave it out."
                     )
+        if as_augmentation(self.augmentation) and not has_pictures:
+            raise InvalidParameterError(
+                f"augmentation: expected None for vectors of features. Received: "
+                f"{self.augmentation!r}, which changes pictures."
+            )
         if self.mix is not None and not has_pictures:
             raise InvalidParameterError(
                 f"mix: expected None for vectors of features. Received: {self.mix!r}, which mixes "
@@ -610,7 +625,7 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"which need not be linear. Received: {self.head_solver!r}, "
                 f"head_penalty={self.head_penalty!r}. Or make the model with build()."
             )
-        return clone(self).set_params(head_solver="gradient")
+        return self.replace(head_solver="gradient")
 
     def _solves_head(self, only_stage: bool) -> bool:
         """Say whether a stage in which the head is alone is solved."""

@@ -44,6 +44,7 @@ ROOMS = [
     "modes",
     "quality",
     "choosing",
+    "fitting",
     "estimators",
     "persistence",
     "datasets",

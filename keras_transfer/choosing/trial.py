@@ -17,6 +17,7 @@ from keras_transfer.choosing.out_of_fold import (
     why_not_answer,
 )
 from keras_transfer.graph.blueprint import Blueprint
+from keras_transfer.inputs.splits import deal_folds
 from keras_transfer.training.activation_store import Memory, open_store
 from keras_transfer.training.activations import Activations
 from keras_transfer.training.exact_head import leave_one_out_loss
@@ -24,6 +25,11 @@ from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.stored_outputs import StoredOutputs
 
 __all__ = ["Trial"]
+
+# One part of so many is left out to see what a training does for examples that it has not seen.
+_PARTS = 4
+# Of the rest alone, a training on less would be another one.
+_MOST_LEFT_OUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,24 @@ class Trial:
             self.weights[self.rows],
             None if self.groups is None else self.groups[self.rows],
         )
+
+    @cached_property
+    def left_out(self) -> np.ndarray:
+        """Which examples a training leaves out, to see what it does for them.
+
+        About a quarter, and of classes that others stand for; none where groups do not let them be
+        parted so.
+        """
+        dealt = self.targets.astype(np.float64) if self.task == "regression" else self.targets
+        folds = deal_folds(dealt, _PARTS, np.random.default_rng(self.seed), self.groups)
+        sizes = np.bincount(folds) / len(folds)
+        fold = int(np.argmin(np.abs(sizes - 1 / _PARTS)))
+        is_held = folds == fold
+        counted = self.weights > 0
+        if self.task == "multiclass":
+            is_held &= ~is_held | np.isin(self.targets, self.targets[~is_held & counted])
+        is_fit = sizes[fold] <= _MOST_LEFT_OUT and (is_held & counted).any()
+        return is_held if is_fit else np.zeros(len(folds), bool)
 
     def network(self, blueprint: Blueprint) -> LazyNetwork:
         """Return a network that notes what is found out about it."""

@@ -10,12 +10,9 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from keras_transfer.choosing.calibration import SPREAD, find_temperature
 from keras_transfer.estimators.supervised import SupervisedTransfer
-from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.labels import as_labels
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, class_or_label_targets
-from keras_transfer.inputs.weights import class_weights
 from keras_transfer.parameters import NONE, Constraint, instance_of, one_of
 
 __all__ = ["TransferClassifier"]
@@ -197,21 +194,6 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
 
     def _read_targets(self, y: Any, weights: np.ndarray | None) -> ClassTargets | LabelTargets:
         return class_or_label_targets(y)
-
-    def _class_weights(
-        self, targets: Any, encoded: np.ndarray, weights: np.ndarray | None
-    ) -> np.ndarray | None:
-        return class_weights(self.class_weight, targets, encoded, weights)
-
-    def _temperature(
-        self, task: str, logits: np.ndarray | None, held: Examples | None, unseen: float | None
-    ) -> float:
-        if self.calibration is None:
-            return 1.0
-        if logits is not None and held is not None:
-            found = find_temperature(logits[np.newaxis], held.targets, task, held.weights, SPREAD)
-            return found[0]
-        return 1.0 if unseen is None else unseen
 
     @property
     def classes_(self) -> Any:

@@ -1,78 +1,42 @@
-"""One fit of a classifier or regressor, from raw X and y to a trained model."""
+"""What classifiers and regressors share: parameters, reading X and y, fit, novelty."""
 
 from __future__ import annotations
 
 import abc
-import functools
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
 
 from keras_transfer.backbones.backbone import Backbone
-from keras_transfer.backbones.partition import LOGITS
 from keras_transfer.backbones.registry import as_backbone
-from keras_transfer.choosing.block_choice import choose_blocks
-from keras_transfer.choosing.fine_tuning import FineTuningCheck
-from keras_transfer.choosing.guard import GUARDS, SourceCheck, check_source
-from keras_transfer.choosing.novelty import SeenExamples, choose_seen
-from keras_transfer.choosing.out_of_fold import OutOfFold
-from keras_transfer.choosing.readout_choice import AUTO, choose_readout, given_readout
-from keras_transfer.choosing.trial import Trial
+from keras_transfer.choosing.guard import GUARDS
+from keras_transfer.choosing.readout_choice import AUTO
 from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError, warn
 from keras_transfer.estimators.base import BaseTransfer, check_lengths, count_rows
 from keras_transfer.estimators.scoring import output_score
-from keras_transfer.estimators.training_plan import TrainingPlan
-from keras_transfer.graph.augmentation import as_augmentation
-from keras_transfer.graph.blueprint import Blueprint
-from keras_transfer.graph.heads import Head, wants_feature_units
-from keras_transfer.graph.readout import Readout, as_readout
+from keras_transfer.fitting.fit import run_fit
+from keras_transfer.fitting.settings import FitSettings, Seeds
+from keras_transfer.fitting.task import Task
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
+from keras_transfer.inputs.picture_files import Loaded
 from keras_transfer.inputs.pictures import PictureInput
 from keras_transfer.inputs.sources import is_source, open_labelled
-from keras_transfer.inputs.splits import deal_folds, has_enough, hold_out
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.inputs.weights import check_sample_weight
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
-from keras_transfer.recipe import AUTO_BLOCKS, Recipe
 from keras_transfer.training.activation_store import as_memory
-from keras_transfer.training.averaging import SHARES, WISE, set_share
+from keras_transfer.training.averaging import WISE
 from keras_transfer.training.callbacks import fresh_callbacks
-from keras_transfer.training.data_look import look_at
-from keras_transfer.training.data_report import DataReport
-from keras_transfer.training.feeding import Feeder
-from keras_transfer.training.fitted import FittedNetwork
-from keras_transfer.training.inference import Inference
 from keras_transfer.training.progress import Silent, open_display
-from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import RunResult
-from keras_transfer.training.stored_outputs import StoredOutputs
-from keras_transfer.training.validation import (
-    Answers,
-    score_of,
-    standard_error,
-)
 
 __all__ = ["SupervisedTransfer"]
-
-_SEED_RANGE = 2**31
-# Batches from which on a forecast is worth the few that it takes.
-_LONG = 200
-# Share held out where there are enough examples, or where a target score asks for a validation.
-HELD_OUT = 0.2
-# One part of so many is left out to see what fine-tuning does for examples that it has not seen.
-LEFT_OUT = 4
-# Of the rest alone, fine-tuning on less would be another one.
-_MOST_LEFT_OUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,6 +66,9 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         "verbose": one_of("auto", True, False, 0, 1),
     }
     _private_state = (*BaseTransfer._private_state, "_seen", "_targets")
+    # Parameters of a classifier; numbers know neither classes nor sureness.
+    class_weight: Any = None
+    calibration: str | None = None
 
     def __init__(
         self,
@@ -171,82 +138,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
     def _read_targets(self, y: Any, weights: np.ndarray | None) -> Any:
         """Decide from y what the model is to answer."""
 
-    def _class_weights(
-        self, targets: Any, encoded: np.ndarray, weights: np.ndarray | None
-    ) -> np.ndarray | None:
-        """Return a factor for each example; regressors have no classes."""
-        return None
-
-    def _temperature(
-        self, task: str, logits: np.ndarray | None, held: Examples | None, unseen: float | None
-    ) -> float:
-        """Return what logits are to be divided by; numbers have none."""
-        return 1.0
-
-    def _check_fine_tuning(
-        self,
-        plan: TrainingPlan,
-        feeder: Feeder,
-        result: RunResult,
-        first: Sequence[np.ndarray],
-        trial: Trial,
-        examples: Examples,
-        held: Examples | None,
-        *,
-        shares: Sequence[float],
-        feature_units: tuple[np.ndarray, np.ndarray] | None,
-        deadline: float | None,
-        seconds: float,
-        display: Silent,
-    ) -> tuple[FineTuningCheck | None, bool]:
-        """Compare fine-tuning with its start, by what is held out or by a fold.
-
-        Returns None where nothing can be told or there is no time, and whether Ctrl-C came.
-        """
-        if any(record.reason == "callback" for record in result.records):
-            return None, False  # one of the user's ended it, which the fold would not see
-        if held is not None:
-            if deadline is not None and time.monotonic() > deadline:
-                return None, False
-            # As the training examples are weighted, so that a rare class counts as it did there.
-            weights = self._example_weights(plan.targets, held)
-            return plan.check_fine_tuning(feeder, result, held, weights, shares), False
-        if self.validation != "auto" or trial.why_not:
-            return None, False
-        is_held = _left_out(trial)
-        if not is_held.any() or (deadline is not None and time.monotonic() + seconds > deadline):
-            return None, False
-        display.say(
-            f"fine-tuning without {is_held.mean():.0%} of the examples, to see what it does for "
-            f"them"
-        )
-        return plan.check_on_fold(
-            feeder,
-            result,
-            first,
-            examples,
-            trial.targets,
-            trial.weights,
-            is_held,
-            shares,
-            feature_units=feature_units,
-            deadline=deadline,
-        )
-
-    def _share(self, tuning: FineTuningCheck | None, recipe: Recipe, display: Silent) -> float:
-        """Return how far fine-tuning is followed, and say so where it does harm."""
-        if tuning is None:
-            return 1.0
-        if recipe.average == WISE:
-            return tuning.wisest
-        if not tuning.has_lost:
-            return 1.0
-        if self.guard == "best":
-            display.say(str(tuning))
-            return 0.0
-        warn(str(tuning))
-        return 1.0
-
     def _check_parameters(self) -> None:
         if isinstance(self.recipe, str):  # its own message lists the names
             as_recipe(self.recipe)
@@ -295,243 +186,72 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         InvalidParameterError
             If a parameter cannot.
         """
-        started, groups_given = time.monotonic(), groups
+        started = time.monotonic()
         self._check_parameters()
         callbacks = fresh_callbacks(self.callbacks)
         recipe, backbone = as_recipe(self.recipe), as_backbone(self.backbone)
         with open_display(self.verbose) as display:
-            # === What there is to learn from ===
             given = self._read_given(X, y, sample_weight, groups, backbone, display)
-            reader, targets, examples = given.reader, given.targets, given.examples
-            score = output_score(self.scoring, targets)
+            score = output_score(self.scoring, given.targets)
             self._check_measured(validation_data)
-            if as_augmentation(recipe.augmentation) and not isinstance(reader, PictureInput):
-                raise InvalidParameterError(
-                    f"augmentation: expected None for vectors of features. Received: "
-                    f"{recipe.augmentation!r}, which changes pictures."
-                )
-            recipe.check_task(targets.task, isinstance(reader, PictureInput))
+            recipe.check_task(given.targets.task, isinstance(given.reader, PictureInput))
             held = self._held_out(validation_data, given)
-
-            # One stream of random numbers: whoever draws, draws in this order.
-            random_state = check_random_state(self.random_state)
-            weight_seed, split_seed, batch_seed, augmentation_seed, fold_seed = (
-                int(n) for n in random_state.randint(_SEED_RANGE, size=5)
+            seeds = Seeds.draw(check_random_state(self.random_state))
+            task = Task.part(
+                given.examples,
+                held,
+                given.groups,
+                targets=given.targets,
+                validation=self.validation,
+                has_target_score=self.target_score is not None,
+                seed=seeds.split,
+                reader=given.reader,
+                class_weight=self.class_weight,
+                skipped=given.loaded.skipped,
+                n_oriented=given.loaded.n_oriented,
             )
-            groups = given.groups
-            enough = has_enough(examples.targets, groups)
-            # A few examples held out for the sake of a target score only measure.
-            steers = held is not None or self.validation != "auto" or enough
-            fraction = self.validation
-            if fraction == "auto":
-                fraction = HELD_OUT if enough or self.target_score is not None else None
-            if held is None and fraction is not None:
-                rng = np.random.default_rng(split_seed)
-                train, rows = hold_out(examples.targets, fraction, rng, groups)
-                examples, held = examples[train], examples[rows]
-                groups = None if groups is None else groups[train]
-
-            # === The model, and its training ===
-            names = as_augmentation(recipe.augmentation)
-            memory = as_memory(self.memory)
-            deadline = None if self.time_budget is None else started + self.time_budget
-            inputs_read = (examples.inputs, None if held is None else held.inputs)
-            with isolated_seed(weight_seed), naming_broken_files(*inputs_read):
-                trained_targets = examples.targets
-                if isinstance(targets, NumberTargets):
-                    trained_targets = targets.standardise(examples.targets)
-                weights = self._example_weights(targets, examples)
-                head = Head(targets.task, targets.n_outputs, recipe.dropout)
-                blueprint = Blueprint(backbone, head, reader.shape, Readout(), weight_seed)
-                trial = Trial(
-                    examples.inputs,
-                    examples.keys(),
-                    trained_targets,
-                    targets.task,
-                    targets.n_outputs,
-                    weights,
-                    groups,
-                    memory,
-                    repr(reader),
-                    fold_seed,
-                )
-                choice, readout, reason = None, Readout(), "the last block: all is trained along"
-                if self.readout != AUTO:
-                    readout, reason = as_readout(self.readout), "given"
-                elif recipe.chooses_readout:
-                    with display.counting("where to read", len(examples)) as advance:
-                        choice = choose_readout(
-                            blueprint,
-                            trial,
-                            train_blocks=None if _is_auto(recipe) else recipe.train_blocks,
-                            advance=advance,
-                            deadline=deadline,
-                        )
-                    if choice.ranking:
-                        display.say(f"read at {choice}")
-                    readout = choice.readout
-                network = trial.network(replace(blueprint, readout=readout))
-                if choice is None:
-                    choice = given_readout(readout, network, reason)
-                blocks, pretrained = network.outline.blocks, not network.is_random
-                trained_blocks = None
-                if _is_auto(recipe):
-                    trained_blocks = choose_blocks(network, trial, blocks, deadline)
-                    display.say(f"trains {trained_blocks}")
-                    recipe = clone(recipe).set_params(train_blocks=trained_blocks.names)
-
-                stages = recipe.stages(
-                    blocks,
-                    len(examples) * (recipe.n_views or 1),
+            found = run_fit(
+                task,
+                FitSettings(
+                    backbone=backbone,
+                    recipe=recipe,
+                    readout=self.readout,
                     batch_size=self.batch_size,
-                    pretrained=pretrained,
-                )
-                plan = TrainingPlan(
-                    network=network,
-                    stored=None if memory is None else StoredOutputs(network, memory, repr(reader)),
-                    blocks=blocks,
-                    stages=stages,
-                    targets=targets,
-                    batch_size=self.batch_size,
-                    augmentation=names,
-                    n_views=recipe.n_views,
+                    validation=self.validation,
                     score=score,
-                    steers=steers,
-                    batch_seed=batch_seed,
-                    augmentation_seed=augmentation_seed,
-                )
-                feeder = plan.feeder(examples, held)
-                feeder.run(deadline, display)
-
-                # What exact heads answer for examples that they have not seen, by the pass above.
-                folds, source = None, None
-                reading = replace(blueprint, readout=readout)
-                measures = held is not None and steers
-                is_asked = self.guard is not None or (self.validation is not None and not measures)
-                if is_asked and pretrained and not trial.why_not:
-                    folds = trial.answer_from(reading, deadline)
-                if folds is not None and self.guard is not None:
-                    answer_from = functools.partial(trial.answer_from, deadline=deadline)
-                    source = check_source(reading, folds, answer_from)
-                    if source.best is not None and self.guard == "best":
-                        display.say(str(source))
-                        return self._take_rival(
-                            source, deadline, X, y, sample_weight, groups_given, validation_data
-                        )
-                    if source.best is not None:
-                        warn(str(source))
-
-                report, (rows, features) = self._look_at(feeder, given, examples, held)
-                feature_units = None
-                if wants_feature_units(targets.task, reader.shape, pretrained):
-                    feature_units = features, examples.weights[rows]
-
-                # === Training ===
-                began, model = time.monotonic(), feeder.model
-                first = model.get_weights() if len(stages) > 1 else []
-                result = plan.run(
-                    feeder,
-                    trained_targets,
-                    weights,
-                    held,
-                    feature_units=feature_units,
-                    is_long=lambda n_batches: display.is_shown and n_batches >= _LONG,
                     target_score=self.target_score,
-                    deadline=deadline,
+                    deadline=None if self.time_budget is None else started + self.time_budget,
+                    calibration=self.calibration,
+                    guard=self.guard,
+                    memory=as_memory(self.memory),
                     callbacks=callbacks,
+                    seeds=seeds,
                     display=display,
-                )
-                interrupted, tuning, seen = result.interrupted, None, None
-                is_asked = self.guard is not None or recipe.average == WISE
-                try:  # what was learned is there: a Ctrl-C ends what is asked about it, no more
-                    if is_asked and pretrained and result.start is not None and not interrupted:
-                        tuning, interrupted = self._check_fine_tuning(
-                            plan,
-                            feeder,
-                            result,
-                            first,
-                            trial,
-                            examples,
-                            held,
-                            shares=SHARES if recipe.average == WISE else SHARES[:: len(SHARES) - 1],
-                            feature_units=feature_units,
-                            deadline=deadline,
-                            seconds=time.monotonic() - began,
-                            display=display,
-                        )
-                    share = self._share(tuning, recipe, display)
-                    if share != 1 and result.start is not None:
-                        set_share(model, result.start, model.get_weights(), share)
-                    if tuning is not None:
-                        tuning = replace(tuning, taken=share)
-                    elif recipe.average == WISE and result.start and not interrupted:
-                        warn(
-                            "average: expected unseen examples that tell how far fine-tuning is to "
-                            "be followed. Nothing could be told: the weights are those at its end."
-                        )
-                    rows = choose_seen(examples.targets, targets.task, trial.keys)
-                    seen = SeenExamples.from_features(
-                        feeder.trained_features(rows), None if groups is None else groups[rows]
-                    )
-                except KeyboardInterrupt:
-                    share, interrupted = 1.0 if tuning is None else tuning.taken, True
-                network.release()
-        last = result.records[-1].stage if result.records else stages[0]
-        # === How sure it is, and how good ===
-        logits, answers = None, result.answers
-        if held is None and self.validation == "auto" and folds is not None:
-            answers = self._decode(folds, trial, targets, examples)
-        if answers is not None and steers and targets.task != "regression" and held is not None:
-            logits = plan.unseen_outputs(feeder)
-        unseen = None
-        if (
-            folds is not None
-            and self.validation is not None
-            and (last.solver == "exact" or share == 0)
-        ):
-            unseen = folds.temperature
-        elif tuning is not None:
-            unseen = tuning.temperature(share)
-        temperature = self._temperature(targets.task, logits, held, unseen)
-        if temperature != 1:
-            head = model.get_layer(LOGITS)
-            head.set_weights([weight / temperature for weight in head.get_weights()])
-        if answers is not None and held is not None and (temperature != 1 or share != 1):
-            outputs = Inference(model).on_inputs(feeder.held_inputs, self.batch_size)
-            answers = held.targets, outputs, held.weights
-        scored = math.nan, math.nan
-        if answers is not None:
-            scored = score_of(score, answers), standard_error(score, answers)
+                ),
+            )
+        is_regression = task.targets.task == "regression"
         self._set_fitted(
             {
-                "backbone_": backbone,
-                "readout_": choice,
-                "guard_": source,
-                "train_blocks_": trained_blocks,
-                "fine_tuning_": tuning,
-                "stages_": result.records,
-                "history_": result.history,
-                "n_iter_": len(result.history["epoch"]),
-                **({} if targets.task == "regression" else {"temperature_": temperature}),
-                "validation_score_": scored[0],
-                "validation_standard_error_": scored[1],
-                "data_report_": report,
-                "_reader": reader,
-                "_seen": seen,
-                "_targets": targets,
+                "backbone_": found.backbone,
+                "readout_": found.readout,
+                "guard_": found.source,
+                "train_blocks_": found.train_blocks,
+                "fine_tuning_": found.fine_tuning,
+                "stages_": found.run.records,
+                "history_": found.run.history,
+                "n_iter_": len(found.run.history["epoch"]),
+                **({} if is_regression else {"temperature_": found.temperature}),
+                "validation_score_": found.score,
+                "validation_standard_error_": found.standard_error,
+                "data_report_": found.report,
+                "_reader": task.reader,
+                "_seen": found.seen,
+                "_targets": task.targets,
                 **given.columns,
             },
-            FittedNetwork(
-                network,
-                model,
-                feeder.lowest,
-                len(examples),
-                blocks=blocks,
-                last=last,
-                task=targets.task,
-            ),
+            found.network,
         )
-        if interrupted:  # what was learned is there; whoever called is to stop as well
+        if found.interrupted:  # what was learned is there; whoever called is to stop as well
             raise KeyboardInterrupt
         return self
 
@@ -574,90 +294,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 "from a file of an earlier version, or whose fit was interrupted. Fit it again."
             )
         return self._seen.distances(features)
-
-    def _take_rival(
-        self,
-        source: SourceCheck,
-        deadline: float | None,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        groups: Any,
-        validation_data: Any,
-    ) -> Self:
-        """Fit an exact head on what does better than the source, and take that over."""
-        assert source.best is not None
-        settings = {
-            "backbone": source.best.backbone,
-            "recipe": "structure",
-            "readout": source.best.readout,
-            "guard": None,
-            "verbose": False,
-        }
-        if deadline is not None:
-            settings["time_budget"] = max(1.0, deadline - time.monotonic())
-        other = clone(self).set_params(**settings)
-        given = {"sample_weight": sample_weight, "groups": groups}
-        other.fit(X, y, **given, validation_data=validation_data)
-        own = self.get_params(deep=False)
-        fitted = {name: value for name, value in vars(other).items() if name not in own}
-        network = fitted.pop("_network")
-        self._set_fitted({**fitted, "guard_": source}, network)
-        return self
-
-    def _decode(
-        self, folds: OutOfFold, trial: Trial, targets: Any, examples: Examples
-    ) -> Answers | None:
-        """Return what a score reads: out-of-fold answers in the user's units; None without any."""
-        if not folds.weights.any():  # as where each class is all in one group
-            return None
-        truth, outputs, _ = folds.answers(examples.targets[trial.rows], targets.task)
-        if isinstance(targets, NumberTargets):
-            outputs = outputs * np.array(targets.scale) + np.array(targets.mean)
-        return truth, outputs, examples.weights[trial.rows][folds.weights > 0]
-
-    def _look_at(
-        self, feeder: Feeder, given: _Given, examples: Examples, held: Examples | None
-    ) -> tuple[DataReport, tuple[np.ndarray, np.ndarray]]:
-        """Look at the data through the pretrained network, and say what is to be done about it.
-
-        Returns the training examples that were looked at, too, and what the head reads of them: it
-        is computed once.
-        """
-        parts = [examples] if held is None else [examples, held]
-        is_picture = isinstance(given.reader, PictureInput)
-        labels = None
-        looked_at = np.arange(0), np.zeros((0, 0), np.float32)
-        if isinstance(given.targets, ClassTargets):
-            labels = given.targets.classes[np.concatenate([part.targets for part in parts])]
-
-        def features_of(rows: np.ndarray) -> np.ndarray:
-            if not is_picture:  # those of vectors are the user's own
-                return np.zeros((len(rows), 0), np.float32)
-            nonlocal looked_at
-            start, seen = 0, []
-            for held_out, part in enumerate(parts):
-                of_part = rows[(rows >= start) & (rows < start + len(part))] - start
-                seen.append(feeder.features(of_part, held_out))
-                start += len(part)
-            looked_at = rows[rows < len(examples)], seen[0]
-            return np.concatenate(seen)
-
-        report = look_at(
-            features_of,
-            labels,
-            np.concatenate([part.names for part in parts]).tolist(),
-            digests=np.concatenate([part.digests for part in parts]),
-            n_train=len(examples),
-            skipped=given.loaded.skipped,
-            n_oriented=given.loaded.n_oriented,
-        )
-        if is_picture:
-            for sentence in report.warnings(
-                balanced=getattr(self, "class_weight", None) is not None
-            ):
-                warn(sentence)
-        return report, looked_at
 
     def _read_given(
         self,
@@ -773,40 +409,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             raise DataError(f"validation_data: {error}") from error
         y, weights = _take(loaded.kept, y, weights)
         return Examples.from_loaded(loaded, given.targets.encode(y), weights, "validation row")
-
-    def _example_weights(self, targets: Any, examples: Examples) -> np.ndarray:
-        """Multiply the weights of examples and classes."""
-        factors = self._class_weights(targets, examples.targets, examples.weights)
-        weights = examples.weights * (1.0 if factors is None else factors)
-        if weights.mean() <= 0:
-            raise InvalidParameterError(
-                f"class_weight: expected a class in y whose weight is above 0. Received: "
-                f"{getattr(self, 'class_weight', None)!r}."
-            )
-        return weights
-
-
-def _is_auto(recipe: Recipe) -> bool:
-    blocks = recipe.train_blocks
-    return isinstance(blocks, str) and blocks == AUTO_BLOCKS
-
-
-def _left_out(trial: Trial) -> np.ndarray:
-    """Say which examples are left out, to see what fine-tuning does for them.
-
-    About a quarter, and of classes that others stand for; none where groups do not let them be
-    parted so.
-    """
-    dealt = trial.targets.astype(np.float64) if trial.task == "regression" else trial.targets
-    folds = deal_folds(dealt, LEFT_OUT, np.random.default_rng(trial.seed), trial.groups)
-    sizes = np.bincount(folds) / len(folds)
-    fold = int(np.argmin(np.abs(sizes - 1 / LEFT_OUT)))
-    is_held = folds == fold
-    counted = trial.weights > 0
-    if trial.task == "multiclass":
-        is_held &= ~is_held | np.isin(trial.targets, trial.targets[~is_held & counted])
-    is_fit = sizes[fold] <= _MOST_LEFT_OUT and (is_held & counted).any()
-    return is_held if is_fit else np.zeros(len(folds), bool)
 
 
 def _take(rows: np.ndarray, *values: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from keras_transfer import (
 from keras_transfer.choosing import fine_tuning
 from keras_transfer.choosing.fine_tuning import check_fine_tuning
 from keras_transfer.errors import InvalidParameterError, KerasTransferWarning
-from keras_transfer.estimators.training_plan import TrainingPlan
+from keras_transfer.fitting.training_plan import TrainingPlan
 from keras_transfer.training.averaging import SHARES
 from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.progress import Silent

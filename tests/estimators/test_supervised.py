@@ -131,25 +131,6 @@ def test_a_regressor_takes_weights():
 # === Groups ===
 
 
-def test_groups_never_straddle(monkeypatch):
-    groups = np.arange(len(X)) % 8
-    seen = []
-
-    def spy(targets, fraction, rng, groups):
-        rows = hold_out(targets, fraction, rng, groups)
-        seen.append(rows)
-        return rows
-
-    from keras_transfer.estimators import supervised
-    from keras_transfer.inputs.splits import hold_out
-
-    monkeypatch.setattr(supervised, "hold_out", spy)
-    make().fit(X, Y, groups=groups.astype(str))
-    ((train, held),) = seen
-    assert set(groups[train]).isdisjoint(groups[held])
-    assert len(held) > 0
-
-
 def test_few_groups_are_few_examples():
     assert np.isnan(make().fit(X, Y, groups=np.arange(len(X)) % 4).validation_score_)
     assert not np.isnan(make().fit(X, Y, groups=np.arange(len(X)) % 8).validation_score_)
