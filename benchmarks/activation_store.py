@@ -36,9 +36,9 @@ from sklearn.preprocessing import StandardScaler
 from keras_transfer import ParameterTransfer, StructureTransfer, get_backbone
 from keras_transfer.datasets import load_openmoji
 from keras_transfer.graph.assembly import Assembly
+from keras_transfer.store.memory import Memory
 from keras_transfer.training.boundary import find_boundary
 from keras_transfer.training.frozen import FrozenPart
-from keras_transfer.training.memory import Memory
 
 QUICK = bool(os.environ.get("QUICK"))
 SIZE = 48 if QUICK else 96

@@ -38,8 +38,8 @@ from sklearn.preprocessing import StandardScaler
 
 from keras_transfer import StructureTransfer, get_backbone
 from keras_transfer.datasets import load_digit_pictures, load_openmoji, per_class_split
+from keras_transfer.inputs.data_look import look_at
 from keras_transfer.inputs.splits import hold_out
-from keras_transfer.training.data_look import look_at
 from keras_transfer.training.inference import Inference
 
 BATCH = 32

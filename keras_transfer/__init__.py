@@ -16,7 +16,7 @@ from keras_transfer._version import __version__ as __version__
 _HOMES: dict[str, str] = {
     "Backbone": "keras_transfer.backbones.backbone",
     "CompositeTransfer": "keras_transfer.modes",
-    "Memory": "keras_transfer.training.memory",
+    "Memory": "keras_transfer.store.memory",
     "ParameterTransfer": "keras_transfer.modes",
     "Readout": "keras_transfer.graph.readout",
     "Recipe": "keras_transfer.recipe",

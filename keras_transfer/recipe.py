@@ -36,7 +36,7 @@ from keras_transfer.parameters import (
     satisfying,
     sequence_of,
 )
-from keras_transfer.training.activation_store import as_memory
+from keras_transfer.store.activation_store import as_memory
 from keras_transfer.training.averaging import WISE, follow_wisely
 from keras_transfer.training.batches import augmented
 from keras_transfer.training.defaults import stage_defaults

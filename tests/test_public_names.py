@@ -36,6 +36,7 @@ PUBLIC = [
 ROOMS = [
     "errors",
     "parameters",
+    "store",
     "backbones",
     "inputs",
     "graph",

@@ -18,7 +18,7 @@ from keras_transfer.choosing.out_of_fold import (
 )
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.inputs.splits import deal_folds
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training.activations import Activations
 from keras_transfer.training.exact_head import leave_one_out_loss
 from keras_transfer.training.lazy_network import LazyNetwork

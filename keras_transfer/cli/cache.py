@@ -33,7 +33,7 @@ def info_command(folder: str, as_json: bool) -> None:
     was not for longest and of the latest.
     """
     with reporting_errors():
-        from keras_transfer.training.activation_store import describe_folder
+        from keras_transfer.store.activation_store import describe_folder
 
         info = describe_folder(folder)
         times = {name: _time(getattr(info, name)) for name in ("oldest", "newest")}
@@ -62,7 +62,7 @@ def clear_command(folder: str) -> None:
     Their files only; the folder and all else in it stay. No process may be using them.
     """
     with reporting_errors():
-        from keras_transfer.training.activation_store import clear_folder
+        from keras_transfer.store.activation_store import clear_folder
 
         click.echo(f"{folder}: {_megabytes(clear_folder(folder))} deleted.")
 

@@ -34,7 +34,7 @@ from keras_transfer.parameters import (
     one_of,
     satisfying,
 )
-from keras_transfer.training.activation_store import as_memory
+from keras_transfer.store.activation_store import as_memory
 from keras_transfer.training.fitted import FittedNetwork
 
 __all__ = ["BaseTransfer", "check_lengths", "count_rows"]

@@ -26,7 +26,7 @@ from keras_transfer.inputs.examples import row_keys
 from keras_transfer.inputs.picture_files import naming_broken_files
 from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.inputs.targets import NumberTargets, class_or_label_targets
-from keras_transfer.training.activation_store import as_memory, open_store
+from keras_transfer.store.activation_store import as_memory, open_store
 from keras_transfer.training.fitted import FittedNetwork
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.random_state import isolated_seed

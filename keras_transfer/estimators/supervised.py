@@ -31,7 +31,7 @@ from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTarg
 from keras_transfer.inputs.weights import check_sample_weight
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
-from keras_transfer.training.activation_store import as_memory
+from keras_transfer.store.activation_store import as_memory
 from keras_transfer.training.averaging import WISE
 from keras_transfer.training.callbacks import fresh_callbacks
 from keras_transfer.training.progress import Silent, open_display

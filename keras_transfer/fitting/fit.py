@@ -29,11 +29,11 @@ from keras_transfer.graph.augmentation import as_augmentation
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.heads import Head, wants_feature_units
 from keras_transfer.graph.readout import Readout
+from keras_transfer.inputs.data_look import look_at
+from keras_transfer.inputs.data_report import DataReport
 from keras_transfer.inputs.picture_files import naming_broken_files
 from keras_transfer.inputs.targets import ClassTargets, NumberTargets
 from keras_transfer.training.averaging import SHARES, WISE, set_share
-from keras_transfer.training.data_look import look_at
-from keras_transfer.training.data_report import DataReport
 from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.fitted import FittedNetwork
 from keras_transfer.training.inference import Inference

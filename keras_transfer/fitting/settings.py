@@ -13,7 +13,7 @@ from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.choosing.guard import Rival
 from keras_transfer.modes import StructureTransfer
 from keras_transfer.recipe import Recipe
-from keras_transfer.training.activation_store import Memory
+from keras_transfer.store.activation_store import Memory
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.validation import Score
 

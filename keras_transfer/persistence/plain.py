@@ -20,12 +20,12 @@ from keras_transfer.choosing.novelty import SeenExamples
 from keras_transfer.choosing.readout_choice import ReadoutChoice, ScoredReadout
 from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.graph.readout import Readout
+from keras_transfer.inputs.data_report import DataReport
 from keras_transfer.inputs.features import FeatureInput
 from keras_transfer.inputs.pictures import PictureInput
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.modes import RECIPES
 from keras_transfer.training.audit import AuditRow
-from keras_transfer.training.data_report import DataReport
 from keras_transfer.training.rate_test import RateCurve
 from keras_transfer.training.run import StageRecord
 from keras_transfer.training.stage import Stage

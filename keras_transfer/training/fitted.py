@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_transfer.backbones.partition import Block
 from keras_transfer.graph.nodes import Graph, graph_of_model
-from keras_transfer.training.activation_store import Memory
+from keras_transfer.store.activation_store import Memory
 from keras_transfer.training.compiled import tensors_at
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.lazy_network import LazyNetwork

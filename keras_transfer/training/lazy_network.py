@@ -17,7 +17,7 @@ from keras_transfer.errors import DataError
 from keras_transfer.graph.assembly import Assembly, build_head
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.nodes import Graph, Node, ancestors
-from keras_transfer.training.activation_store import ActivationStore
+from keras_transfer.store.activation_store import ActivationStore
 from keras_transfer.training.boundary import Boundary, find_boundary
 from keras_transfer.training.compiled import copy_state
 from keras_transfer.training.freezing import has_fresh_batch_norm

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
+from keras_transfer.inputs.data_look import MAX_LOOKED_AT
 from keras_transfer.inputs.targets import find_units
 from keras_transfer.training.compiled import CompiledNetwork
-from keras_transfer.training.data_look import MAX_LOOKED_AT
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.validation import check_targets
 

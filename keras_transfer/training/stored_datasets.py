@@ -13,7 +13,7 @@ from keras_transfer.backbones.walk import is_graph
 from keras_transfer.graph.mixing import build_mixing
 from keras_transfer.graph.nodes import graph_of_model
 from keras_transfer.inputs.examples import row_keys
-from keras_transfer.training.activation_store import Memory
+from keras_transfer.store.activation_store import Memory
 from keras_transfer.training.batches import SEEDS_OF_A_STAGE, mixed
 from keras_transfer.training.cuts import Cut, plan_cuts
 from keras_transfer.training.feed import Feed, Solvable

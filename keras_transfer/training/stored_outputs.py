@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training.activations import Activations
 from keras_transfer.training.frozen import FrozenPart, digest_graph
 from keras_transfer.training.lazy_network import LazyNetwork

@@ -14,7 +14,7 @@ from keras_transfer.choosing.out_of_fold import out_of_fold
 from keras_transfer.errors import InvalidParameterError, KerasTransferWarning
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import Readout
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training.frozen import FrozenPart
 
 SHAPE = (32, 32, 3)

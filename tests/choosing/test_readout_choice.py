@@ -27,7 +27,7 @@ from keras_transfer.choosing.readout_choice import candidate_readouts, choose_re
 from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import DataError, InvalidParameterError, UnknownNameError
 from keras_transfer.graph.blueprint import Blueprint
-from keras_transfer.training.activation_store import open_store
+from keras_transfer.store.activation_store import open_store
 from keras_transfer.training.frozen import FrozenPart
 from keras_transfer.training.lazy_network import LazyNetwork
 

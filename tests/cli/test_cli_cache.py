@@ -10,13 +10,13 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from keras_transfer.training import activation_store
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store import activation_store
+from keras_transfer.store.activation_store import Memory, open_store
 
 KEYS = [bytes([number]) * 16 for number in range(20)]
 HOLD = """
 import sys
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store.activation_store import Memory, open_store
 store = open_store(Memory(sys.argv[1]))
 print(store.info().rows, flush=True)
 sys.stdin.read()

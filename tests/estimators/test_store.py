@@ -22,7 +22,7 @@ from keras_transfer import (
     TransferRegressor,
 )
 from keras_transfer.graph.assembly import Assembly
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training.frozen import FrozenPart
 
 X, Y = tiny.pictures()

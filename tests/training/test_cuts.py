@@ -6,7 +6,7 @@ from keras_transfer import Stage
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.heads import Head
 from keras_transfer.graph.readout import Readout
-from keras_transfer.training.activation_store import Memory
+from keras_transfer.store.activation_store import Memory
 from keras_transfer.training.cuts import plan_cuts
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.stored_outputs import StoredOutputs

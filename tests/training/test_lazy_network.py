@@ -13,7 +13,7 @@ from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.heads import Head
 from keras_transfer.graph.readout import Readout
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training.boundary import Boundary
 from keras_transfer.training.lazy_network import LazyNetwork, Outline
 from keras_transfer.training.random_state import isolated_seed

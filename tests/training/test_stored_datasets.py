@@ -10,7 +10,7 @@ from keras_transfer import CompositeTransfer, StructureTransfer
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.graph.heads import Head
 from keras_transfer.graph.nodes import graph_of_model
-from keras_transfer.training.activation_store import Memory, open_store
+from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training.frozen import FrozenPart
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.stored_datasets import through_store

@@ -12,8 +12,8 @@ from keras_transfer.graph.heads import Head
 from keras_transfer.graph.nodes import graph_of_model
 from keras_transfer.graph.readout import Readout
 from keras_transfer.inputs.examples import row_keys
+from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training import stored_outputs
-from keras_transfer.training.activation_store import Memory, open_store
 from keras_transfer.training.frozen import FrozenPart
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.stored_outputs import StoredOutputs

@@ -19,10 +19,10 @@ from keras_transfer.errors import (
     InvalidTypeError,
     KerasTransferWarning,
 )
-from keras_transfer.training import activation_store, store_memory
-from keras_transfer.training.activation_store import Memory, as_memory, open_store
-from keras_transfer.training.store_folder import is_in_use
-from keras_transfer.training.store_memory import ProcessRows
+from keras_transfer.store import activation_store, process_rows
+from keras_transfer.store.activation_store import Memory, as_memory, open_store
+from keras_transfer.store.folder import is_in_use
+from keras_transfer.store.process_rows import ProcessRows
 
 MIB = 1 << 20
 
@@ -46,8 +46,8 @@ PRELUDE = "\n".join(
     [
         "import hashlib, os, sys, warnings",
         "import numpy as np",
-        "from keras_transfer.training import activation_store, store_disk, store_memory",
-        "from keras_transfer.training.activation_store import Memory, open_store",
+        "from keras_transfer.store import activation_store, disk_rows, process_rows",
+        "from keras_transfer.store.activation_store import Memory, open_store",
         *map(inspect.getsource, (key, keys, rows)),
     ]
 )
@@ -88,7 +88,7 @@ def memory(request, tmp_path, monkeypatch):
     """Each place where rows can be."""
     if request.param == "spilled":
         # Most of what a test writes goes to the temporary file.
-        monkeypatch.setattr(store_memory, "MEMORY_BOUND", 5000)
+        monkeypatch.setattr(process_rows, "MEMORY_BOUND", 5000)
     return Memory(tmp_path / "new" / "store" if request.param == "folder" else None)
 
 
@@ -287,7 +287,7 @@ def test_starting_loads_neither_lmdb_nor_tensorflow():
 
 def test_past_the_bound_rows_go_to_a_file_that_leaves_nothing(tmp_path):
     script = """
-    store_memory.MEMORY_BOUND = 50_000
+    process_rows.MEMORY_BOUND = 50_000
     store = open_store(Memory())
     for start in range(0, 200, 10):
         store.write("net", keys(range(start, start + 10)), [rows(range(start, start + 10))])
@@ -313,7 +313,7 @@ def test_past_the_bound_rows_go_to_a_file_that_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize(("limit", "bound"), [(MIB, 8 * MIB), (3 * MIB, MIB)])
 def test_beyond_the_limit_the_least_recently_used_go(monkeypatch, limit, bound):
-    monkeypatch.setattr(store_memory, "MEMORY_BOUND", bound)
+    monkeypatch.setattr(process_rows, "MEMORY_BOUND", bound)
     store = open_store(Memory(size_limit=limit))
     n = limit // 5000
     used = []
@@ -336,7 +336,7 @@ def test_beyond_the_limit_the_least_recently_used_go(monkeypatch, limit, bound):
 
 
 def test_a_temporary_file_that_cannot_be_made(monkeypatch, tmp_path):
-    monkeypatch.setattr(store_memory, "MEMORY_BOUND", 50_000)
+    monkeypatch.setattr(process_rows, "MEMORY_BOUND", 50_000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     store = open_store(Memory())
     with pytest.warns(KerasTransferWarning, match="kept in memory only.*TMPDIR") as caught:
@@ -361,7 +361,7 @@ def test_a_row_that_is_too_large(memory):
 @pytest.mark.parametrize("place", ["memory", "folder"])
 def test_a_fork(tmp_path, place):
     script = """
-    store_memory.MEMORY_BOUND = 50_000
+    process_rows.MEMORY_BOUND = 50_000
     folder = sys.argv[1] if sys.argv[2] == "folder" else None
     store = open_store(Memory(folder))
     def check(numbers):

@@ -19,7 +19,7 @@ except ImportError:  # Windows, where only LMDB's own locks guard the folder
     fcntl = None  # type: ignore[assignment]
 
 from keras_transfer.errors import DataError, OutputError
-from keras_transfer.training.store_rows import StoreProblem
+from keras_transfer.store.rows import StoreProblem
 
 __all__ = [
     "DATA",

@@ -18,11 +18,11 @@ from keras_transfer.errors import (
     InvalidTypeError,
     warn,
 )
-from keras_transfer.training.memory import LEAST_SIZE, Memory, as_memory
-from keras_transfer.training.store_disk import DiskRows
-from keras_transfer.training.store_folder import DATA, FORMAT, clear_files, require_mark
-from keras_transfer.training.store_memory import ProcessRows
-from keras_transfer.training.store_rows import Read, StoreInfo, StoreProblem, split_rows
+from keras_transfer.store.disk_rows import DiskRows
+from keras_transfer.store.folder import DATA, FORMAT, clear_files, require_mark
+from keras_transfer.store.memory import LEAST_SIZE, Memory, as_memory
+from keras_transfer.store.process_rows import ProcessRows
+from keras_transfer.store.rows import Read, StoreInfo, StoreProblem, split_rows
 
 __all__ = [
     "ActivationStore",

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.training.store_disk import DiskRows
-from keras_transfer.training.store_rows import (
+from keras_transfer.store.disk_rows import DiskRows
+from keras_transfer.store.rows import (
     Read,
     Row,
     Shapes,

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from keras_transfer.training.data_look import look_at
-from keras_transfer.training.data_report import Conflict, DataReport, Leak, Suspect
+from keras_transfer.inputs.data_look import look_at
+from keras_transfer.inputs.data_report import Conflict, DataReport, Leak, Suspect
 
 
 def test_a_report_comes_back_from_json():

@@ -25,9 +25,9 @@ from test_activation_store import (
 )
 
 from keras_transfer.errors import KerasTransferWarning
-from keras_transfer.training import activation_store, store_disk, store_lmdb
-from keras_transfer.training.activation_store import Memory, open_store
-from keras_transfer.training.store_folder import folder_locked
+from keras_transfer.store import activation_store, disk_rows, lmdb_files
+from keras_transfer.store.activation_store import Memory, open_store
+from keras_transfer.store.folder import folder_locked
 
 WRITE = """
 store = open_store(Memory(sys.argv[1]))
@@ -87,13 +87,13 @@ def test_a_kill_inside_a_transaction(folder, when):
     """With LMDB's lock held, which must not keep the others waiting."""
     script = """
     when, calls = sys.argv[2], []
-    real = store_disk.DiskRows._put
+    real = disk_rows.DiskRows._put
     def put(self, txn, table, key, value):
         real(self, txn, table, key, value)
         calls.append(table)
         if table == when and len(calls) > 10:
             os.kill(os.getpid(), 9)
-    store_disk.DiskRows._put = put
+    disk_rows.DiskRows._put = put
     store = open_store(Memory(sys.argv[1]))
     numbers = range(200, 2200)
     array = rows(numbers, 3000)
@@ -283,7 +283,7 @@ def test_a_file_that_is_known_to_be_whole_is_not_read(folder, monkeypatch):
         looks.append(folder)
 
     looks = []
-    monkeypatch.setattr(store_lmdb, "find_damage", find_damage)
+    monkeypatch.setattr(lmdb_files, "find_damage", find_damage)
     open_store(Memory(folder))
     assert looks == []
     forget()
@@ -408,7 +408,7 @@ def test_uses_are_written_now_and_then(folder, monkeypatch):
         store.read("net", keys(range(200)))
         store.contains("net", keys(range(200)))
     assert disk._env.info()["last_txnid"] == commits
-    monkeypatch.setattr(store_disk, "_USES_EVERY", 0.0)
+    monkeypatch.setattr(disk_rows, "_USES_EVERY", 0.0)
     store.read("net", keys(range(200)))
     assert disk._env.info()["last_txnid"] == commits + 1
     assert store.info().newest > newest

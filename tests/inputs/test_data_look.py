@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from keras_transfer.errors import DataError
-from keras_transfer.training import data_look
-from keras_transfer.training.data_look import look_at
-from keras_transfer.training.data_report import Leak
+from keras_transfer.inputs import data_look
+from keras_transfer.inputs.data_look import look_at
+from keras_transfer.inputs.data_report import Leak
 
 
 def groups(n_per_class=30, n_classes=3, n_features=64, apart=3.0, seed=0):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_transfer.training.store_folder import (
+from keras_transfer.store.folder import (
     DATA,
     LOCK,
     check_owner,
@@ -24,7 +24,7 @@ from keras_transfer.training.store_folder import (
     is_known_whole,
     write_mark,
 )
-from keras_transfer.training.store_rows import StoreProblem
+from keras_transfer.store.rows import StoreProblem
 
 __all__ = ["FullProblem", "LmdbFiles", "find_damage"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.errors import DataError
-from keras_transfer.training.data_report import ClassCount, Conflict, DataReport, Leak, Suspect
+from keras_transfer.inputs.data_report import ClassCount, Conflict, DataReport, Leak, Suspect
 
 __all__ = ["CONFIDENT", "MAX_LOOKED_AT", "MIN_PER_CLASS", "look_at"]
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.training.store_lmdb import FullProblem, LmdbFiles
-from keras_transfer.training.store_rows import (
+from keras_transfer.store.lmdb_files import FullProblem, LmdbFiles
+from keras_transfer.store.rows import (
     Read,
     Row,
     Shapes,

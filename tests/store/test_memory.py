@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
-from keras_transfer.training.memory import LEAST_SIZE, Memory, as_memory
+from keras_transfer.store.memory import LEAST_SIZE, Memory, as_memory
 
 
 @pytest.mark.parametrize(
