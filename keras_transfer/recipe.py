@@ -52,7 +52,8 @@ from keras_transfer.training.own_data import (
 )
 from keras_transfer.training.progress import open_display
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import RunResult, run_stages
+from keras_transfer.training.run import run_stages
+from keras_transfer.training.run_result import RunResult
 from keras_transfer.training.schedules import SCHEDULES
 from keras_transfer.training.stage import AVERAGES, BATCH_NORM_POLICIES, SOLVERS, Stage
 from keras_transfer.training.stored_datasets import feed_datasets

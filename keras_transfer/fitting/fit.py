@@ -38,7 +38,7 @@ from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.fitted import FittedNetwork
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import RunResult
+from keras_transfer.training.run_result import RunResult
 from keras_transfer.training.stored_outputs import StoredOutputs
 from keras_transfer.training.validation import Answers, score_of, standard_error
 

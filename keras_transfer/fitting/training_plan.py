@@ -20,7 +20,8 @@ from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.progress import Silent
-from keras_transfer.training.run import RunResult, run_stages
+from keras_transfer.training.run import run_stages
+from keras_transfer.training.run_result import RunResult
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.stored_outputs import StoredOutputs
 from keras_transfer.training.validation import Score, Validation

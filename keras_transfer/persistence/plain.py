@@ -27,7 +27,7 @@ from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTarg
 from keras_transfer.modes import RECIPES
 from keras_transfer.training.audit import AuditRow
 from keras_transfer.training.rate_test import RateCurve
-from keras_transfer.training.run import StageRecord
+from keras_transfer.training.run_result import StageRecord
 from keras_transfer.training.stage import Stage
 
 __all__ = ["Attachments", "MissingFunction", "from_plain", "to_plain"]

@@ -29,7 +29,7 @@ from keras_transfer.inputs.pictures import PictureInput
 from keras_transfer.persistence.plain import MissingFunction, from_plain, to_plain
 from keras_transfer.training.audit import AuditRow
 from keras_transfer.training.rate_test import RateCurve
-from keras_transfer.training.run import StageRecord
+from keras_transfer.training.run_result import StageRecord
 
 
 def through_json(value, **functions):
