@@ -14,8 +14,6 @@ from keras_transfer.choosing.out_of_fold import out_of_fold
 from keras_transfer.errors import InvalidParameterError, KerasTransferWarning
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import Readout
-from keras_transfer.store.activation_store import Memory, open_store
-from keras_transfer.training.frozen import FrozenPart
 
 SHAPE = (32, 32, 3)
 
@@ -154,19 +152,12 @@ def test_it_is_a_warning_of_ours():
         make().fit(*spots())
 
 
-def test_the_network_passes_once_for_all(monkeypatch):
-    open_store(Memory()).clear()
-    rows, run = [], FrozenPart.on_inputs
-
-    def count(self, inputs):
-        rows.append(len(inputs))
-        return run(self, inputs)
-
-    monkeypatch.setattr(FrozenPart, "on_inputs", count)
+@pytest.mark.usefixtures("empty_store")
+def test_the_network_passes_once_for_all(computed):
     recipe = StructureTransfer(train_blocks=1, epochs=1)
     clf = TransferClassifier(tiny.edges(), recipe, readout="last", random_state=0)
     fit_and_hear(clf, *spots())
-    assert rows == [48, 48]  # the network up to the block that trains, and raw pixels
+    assert computed == [48, 48]  # the network up to the block that trains, and raw pixels
 
 
 # === The evidence ===

@@ -27,9 +27,10 @@ from keras_transfer.choosing.readout_choice import candidate_readouts, choose_re
 from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import DataError, InvalidParameterError, UnknownNameError
 from keras_transfer.graph.blueprint import Blueprint
-from keras_transfer.store.activation_store import open_store
 from keras_transfer.training.frozen import FrozenPart
 from keras_transfer.training.lazy_network import LazyNetwork
+
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 SHAPE = (16, 16, 3)
 
@@ -67,25 +68,6 @@ NEW_X, NEW_Y = dots(seed=1)
 def make(kind=TransferClassifier, recipe="structure", source=None, **parameters):
     options = {"validation": None, "guard": None, "random_state": 0, **parameters}
     return kind(source or backbone(), recipe, **options)
-
-
-@pytest.fixture(autouse=True)
-def empty_store():
-    open_store(Memory()).clear()
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many rows pass a frozen part."""
-    rows = []
-    run = FrozenPart.on_inputs
-
-    def count(self, inputs):
-        rows.append(len(inputs))
-        return run(self, inputs)
-
-    monkeypatch.setattr(FrozenPart, "on_inputs", count)
-    return rows
 
 
 # === What is chosen ===

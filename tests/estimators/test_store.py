@@ -23,7 +23,6 @@ from keras_transfer import (
 )
 from keras_transfer.graph.assembly import Assembly
 from keras_transfer.store.activation_store import Memory, open_store
-from keras_transfer.training.frozen import FrozenPart
 
 X, Y = tiny.pictures()
 SHAPE = X.shape[1:]
@@ -44,25 +43,6 @@ def make(recipe="structure", build=tiny.residual, **parameters):
         **parameters,
     }
     return TransferClassifier(backbone(build), recipe, **options)
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many rows pass a frozen part."""
-    rows = []
-    run = FrozenPart.on_inputs
-
-    def count(self, inputs):
-        rows.append(len(inputs))
-        return run(self, inputs)
-
-    monkeypatch.setattr(FrozenPart, "on_inputs", count)
-    return rows
-
-
-@pytest.fixture(autouse=True)
-def empty_store():
-    open_store(Memory()).clear()
 
 
 def assert_equal(one, other, tolerance=0.0):
@@ -220,6 +200,8 @@ import numpy as np
 import tiny
 from keras_transfer import StructureTransfer, TransferClassifier
 from keras_transfer.training.frozen import FrozenPart
+
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 rows, run = [], FrozenPart.on_inputs
 FrozenPart.on_inputs = lambda self, inputs: rows.append(len(inputs)) or run(self, inputs)

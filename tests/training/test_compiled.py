@@ -15,6 +15,8 @@ from keras_transfer.training.compiled import Snapshot, borrow, copy_state, forwa
 from keras_transfer.training.inference import Inference
 from keras_transfer.training.random_state import isolated_seed
 
+pytestmark = pytest.mark.usefixtures("empty_pool")
+
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 X, Y = tiny.pictures()
 X, Y = X.astype("float32"), np.unique(Y, return_inverse=True)[1]
@@ -23,13 +25,6 @@ STAGES = [
     Stage("blocks", {"unit1_conv": 1e-3, "head": 1e-2}, epochs=2, batch_norm="train"),
     Stage("sgd", {"stem": 1e-3, "head": 1e-3}, epochs=1, optimizer="sgd"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def empty_pool():
-    compiled._pool.clear()
-    yield
-    compiled._pool.clear()
 
 
 def make(seed=0, build=tiny.residual, **options):

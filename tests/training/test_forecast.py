@@ -31,12 +31,9 @@ STAGES = [
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Time only as many batches as must be; a fit of another test shares what is compiled."""
+def quick(monkeypatch, empty_pool):
+    """Time only as many batches as must be."""
     monkeypatch.setattr(forecast, "_TIMED_SECONDS", 0.0)
-    compiled._pool.clear()
-    yield
-    compiled._pool.clear()
 
 
 def make(build=tiny.residual, seed=0):

@@ -28,13 +28,11 @@ BLOCKS = Stage("blocks", {"unit1_conv": 1e-3, "head": 1e-2}, epochs=2, batch_nor
 
 
 @pytest.fixture(autouse=True)
-def as_in_a_terminal():
-    """Workers of pytest-xdist ignore Ctrl-C; a fit of another test shares what is compiled."""
-    compiled._pool.clear()
+def as_in_a_terminal(empty_pool):
+    """Workers of pytest-xdist ignore Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-    compiled._pool.clear()
 
 
 def press():

@@ -19,19 +19,14 @@ from keras_transfer.training.batches import shuffled_batches
 from keras_transfer.training.feed import Feed
 from keras_transfer.training.random_state import isolated_seed
 
+pytestmark = pytest.mark.usefixtures("empty_pool")
+
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 X, Y = tiny.pictures()
 X, Y = X.astype("float32") / 64, np.unique(Y, return_inverse=True)[1]
 # Dropout inside unit0, statistics that move, rates in proportion.
 RATES = {"unit0_conv": 1e-4, "unit1_conv": 2e-4, "head": 4e-4}
 STAGE = Stage("all", RATES, 2, batch_norm="train", rate_test=True)
-
-
-@pytest.fixture(autouse=True)
-def empty_pool():
-    compiled._pool.clear()
-    yield
-    compiled._pool.clear()
 
 
 def make(seed=0):

@@ -11,33 +11,16 @@ from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.graph.heads import Head
 from keras_transfer.graph.nodes import graph_of_model
 from keras_transfer.store.activation_store import Memory, open_store
-from keras_transfer.training.frozen import FrozenPart
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.stored_datasets import through_store
 from keras_transfer.training.stored_outputs import StoredOutputs
+
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 X, LABELS = tiny.pictures()
 X = X.astype("float32")
 Y = np.unique(LABELS, return_inverse=True)[1]
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    rows = []
-    run = FrozenPart.on_inputs
-
-    def count(self, inputs):
-        rows.append(len(inputs))
-        return run(self, inputs)
-
-    monkeypatch.setattr(FrozenPart, "on_inputs", count)
-    return rows
-
-
-@pytest.fixture(autouse=True)
-def empty_store():
-    open_store(Memory()).clear()
 
 
 def model(task="multiclass", outputs=3):

@@ -14,7 +14,6 @@ from keras_transfer.graph.readout import Readout
 from keras_transfer.inputs.examples import row_keys
 from keras_transfer.store.activation_store import Memory, open_store
 from keras_transfer.training import stored_outputs
-from keras_transfer.training.frozen import FrozenPart
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.stored_outputs import StoredOutputs
 
@@ -26,20 +25,6 @@ KEYS = row_keys(X)
 @pytest.fixture
 def memory(tmp_path):
     return Memory(folder=tmp_path / "store")
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many rows pass a frozen part."""
-    rows = []
-    run = FrozenPart.on_inputs
-
-    def count(self, inputs):
-        rows.append(len(inputs))
-        return run(self, inputs)
-
-    monkeypatch.setattr(FrozenPart, "on_inputs", count)
-    return rows
 
 
 def make(memory, source=None, build=tiny.residual, **options):
