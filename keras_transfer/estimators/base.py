@@ -13,18 +13,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from keras_transfer.backbones.backbone import MODALITIES, Backbone
 from keras_transfer.backbones.registry import as_backbone
-from keras_transfer.errors import DataError, InvalidParameterError, KerasTransferError
+from keras_transfer.errors import DataError, KerasTransferError
 from keras_transfer.graph.readout import as_readout
-from keras_transfer.inputs.arrays import as_array
 from keras_transfer.inputs.examples import row_keys
-from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.picture_files import Loaded, naming_broken_files
-from keras_transfer.inputs.pictures import (
-    PictureInput,
-    find_own_size,
-    read_entries,
-    resolve_image_size,
-)
+from keras_transfer.inputs.picture_files import naming_broken_files
+from keras_transfer.inputs.pictures import resolve_image_size
+from keras_transfer.inputs.reader import Loaded, Reader
+from keras_transfer.inputs.readers import read_input
 from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.parameters import (
     NONE,
@@ -71,50 +66,23 @@ class BaseTransfer(BaseEstimator):
 
     # === Reading X ===
 
-    def _read_input(self, X: Any, backbone: Backbone) -> PictureInput | FeatureInput:
-        """Decide how X is read, by the backbone's modality or else by its shape."""
-        modality = self.modality or backbone.modality
-        if modality is None:
-            is_array = read_entries(X) is None
-            modality = "features" if is_array and as_array(X).ndim in (1, 2) else "picture"
-        if backbone.modality is not None and modality != backbone.modality:
-            raise InvalidParameterError(
-                f"modality: expected {backbone.modality!r}, which {backbone.name} reads. Received: "
-                f"{modality!r}."
-            )
-        if modality == "features":
-            if self.image_size is not None:
-                raise InvalidParameterError(
-                    f"image_size: expected None for vectors of features. Received: "
-                    f"{self.image_size!r}."
-                )
-            return FeatureInput.from_data(X)
-        size = resolve_image_size(self.image_size)
-        if size is None and backbone.input_shape is None and backbone.default_shape is None:
-            size = find_own_size(X)  # a callable takes the pictures as they are
-        own = backbone.input_shape
-        if own is not None and (len(own) != 3 or own[2] != 3):
-            raise InvalidParameterError(
-                f"backbone: expected a network for pictures of three channels, (height, width, 3). "
-                f"Received: {backbone.name}, which reads {own}. Put a layer before it that brings "
-                f"three channels to its own, such as a 1x1 convolution."
-            )
-        shape = backbone.resolve_shape(None if size is None else (*size, 3))
-        return PictureInput.from_data(X, (shape[0], shape[1]))
+    def _read_input(self, X: Any, backbone: Backbone) -> Reader:
+        return read_input(X, backbone, self.modality, self.image_size)
 
-    def _columns(self, X: Any, reader: PictureInput | FeatureInput) -> dict[str, Any]:
-        """Return what scikit-learn keeps of X: number and names of features."""
-        if isinstance(reader, PictureInput):
-            return {"pixel_range_": reader.pixel_range}
+    def _columns(self, X: Any, reader: Reader) -> dict[str, Any]:
+        """Return what the estimator shows of X; of a table what scikit-learn keeps of columns."""
+        if not reader.has_columns:
+            return reader.fitted
         scratch = copy.copy(self)  # a fit that fails later leaves no trace
         validate_data(scratch, X, reset=True, skip_check_array=True)
         names = ("n_features_in_", "feature_names_in_")
-        return {name: getattr(scratch, name) for name in names if hasattr(scratch, name)}
+        columns = {name: getattr(scratch, name) for name in names if hasattr(scratch, name)}
+        return {**reader.fitted, **columns}
 
     def _check_columns(
         self,
         X: Any,
-        reader: PictureInput | FeatureInput,
+        reader: Reader,
         columns: Mapping[str, Any] | None = None,
     ) -> None:
         """Make sure that X has the columns of the training data, in scikit-learn's words.
@@ -125,7 +93,7 @@ class BaseTransfer(BaseEstimator):
         ------
         DataError
         """
-        if isinstance(reader, PictureInput):
+        if not reader.has_columns:
             return
         known = self
         if columns is not None:

@@ -23,9 +23,7 @@ from keras_transfer.fitting.fit import run_fit
 from keras_transfer.fitting.settings import FitSettings, Seeds
 from keras_transfer.fitting.task import Task
 from keras_transfer.inputs.examples import Examples
-from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.picture_files import Loaded
-from keras_transfer.inputs.pictures import PictureInput
+from keras_transfer.inputs.reader import Loaded, Reader
 from keras_transfer.inputs.sources import is_source, open_labelled
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.inputs.weights import check_sample_weight
@@ -43,7 +41,7 @@ __all__ = ["SupervisedTransfer"]
 class _Given:
     """What fit was given, read and checked."""
 
-    reader: PictureInput | FeatureInput
+    reader: Reader
     columns: dict[str, Any]
     targets: ClassTargets | LabelTargets | NumberTargets
     examples: Examples
@@ -194,7 +192,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             given = self._read_given(X, y, sample_weight, groups, backbone, display)
             score = output_score(self.scoring, given.targets)
             self._check_measured(validation_data)
-            recipe.check_task(given.targets.task, isinstance(given.reader, PictureInput))
+            recipe.check_task(given.targets.task, given.reader.modality == "picture")
             held = self._held_out(validation_data, given)
             seeds = Seeds.draw(check_random_state(self.random_state))
             task = Task.part(
@@ -356,9 +354,9 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         """Turn the labels of a source, which are text where it is a folder or CSV, into y."""
         return y
 
-    def _load(self, reader: Any, X: Any, display: Silent) -> Loaded:
+    def _load(self, reader: Reader, X: Any, display: Silent) -> Loaded:
         """Bring X to the model's input; of files perhaps not all."""
-        if not isinstance(reader, PictureInput):
+        if reader.has_columns:
             return reader.load(X)
         with display.counting("reading pictures", count_rows(X)) as advance:
             loaded = reader.load(X, on_error=self.on_error, advance=advance)

@@ -11,8 +11,7 @@ import numpy as np
 
 from keras_transfer.errors import InvalidParameterError
 from keras_transfer.inputs.examples import Examples
-from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.pictures import PictureInput
+from keras_transfer.inputs.reader import Reader
 from keras_transfer.inputs.splits import has_enough, hold_out
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.inputs.weights import class_weights
@@ -29,7 +28,7 @@ class Task:
 
     Attributes
     ----------
-    reader : PictureInput or FeatureInput
+    reader : Reader
         That brought the examples to the model's input.
     targets : ClassTargets, LabelTargets or NumberTargets
     train : Examples
@@ -46,7 +45,7 @@ class Task:
         Pictures that carry an orientation.
     """
 
-    reader: PictureInput | FeatureInput
+    reader: Reader
     targets: ClassTargets | LabelTargets | NumberTargets
     train: Examples
     held: Examples | None = None
@@ -103,7 +102,7 @@ class Task:
     @property
     def is_picture(self) -> bool:
         """Whether the examples are pictures."""
-        return isinstance(self.reader, PictureInput)
+        return self.reader.modality == "picture"
 
     @property
     def inputs(self) -> tuple[Any, ...]:

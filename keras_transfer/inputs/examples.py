@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.inputs.picture_files import Loaded, digest
+from keras_transfer.inputs.picture_files import digest
+from keras_transfer.inputs.reader import Loaded
 
 __all__ = ["Examples", "row_keys"]
 

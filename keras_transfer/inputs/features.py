@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils import check_array
 
-from keras_transfer.errors import DataError, InvalidTypeError
+from keras_transfer.backbones.backbone import Backbone
+from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError
 from keras_transfer.inputs.arrays import check_finite
-from keras_transfer.inputs.picture_files import Loaded
+from keras_transfer.inputs.reader import Loaded
 
 __all__ = ["FeatureInput"]
 
@@ -26,18 +28,42 @@ class FeatureInput:
     """
 
     n_features: int
+    modality: ClassVar[str] = "features"
+    has_columns: ClassVar[bool] = True
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one model input."""
         return (self.n_features,)
 
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """Nothing that scikit-learn does not show of the columns."""
+        return {}
+
+    @classmethod
+    def for_backbone(cls, X: Any, backbone: Backbone, image_size: Any) -> FeatureInput:
+        """Read the number of features; pictures alone have a size.
+
+        Raises
+        ------
+        InvalidParameterError
+        DataError
+        """
+        if image_size is not None:
+            raise InvalidParameterError(
+                f"image_size: expected None for vectors of features. Received: {image_size!r}."
+            )
+        return cls.from_data(X)
+
     @classmethod
     def from_data(cls, X: Any) -> FeatureInput:
         """Read the number of features from the training data."""
         return cls(_check_features(X).shape[1])
 
-    def prepare(self, X: Any) -> np.ndarray:
+    def load(
+        self, X: Any, *, on_error: str = "raise", advance: Callable[[], None] = lambda: None
+    ) -> Loaded:
         """Check vectors and return them as float32.
 
         Whether the columns are those of the training data is for the estimator to say, which knows
@@ -46,10 +72,12 @@ class FeatureInput:
         Parameters
         ----------
         X : array of shape (n, n_features)
+        on_error, advance
+            Of files, of which there are none.
 
         Returns
         -------
-        numpy.ndarray of shape (n, n_features)
+        Loaded
 
         Raises
         ------
@@ -57,11 +85,7 @@ class FeatureInput:
         InvalidTypeError
             With scikit-learn's own words.
         """
-        return _check_features(X)
-
-    def load(self, X: Any) -> Loaded:
-        """Check vectors, as `prepare` does."""
-        inputs = self.prepare(X)
+        inputs = _check_features(X)
         return Loaded(inputs, np.arange(len(inputs)))
 
 

@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +21,10 @@ from keras_transfer.inputs.headers import (
     is_turned,
     read_contents,
 )
+from keras_transfer.inputs.reader import Loaded
 
 __all__ = [
     "EncodedPictures",
-    "Loaded",
     "digest",
     "is_encoded",
     "is_pillow",
@@ -40,33 +39,6 @@ __all__ = [
 KEPT_BYTES = 1 << 30
 # How many are named in an error.
 _NAMED = 5
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Raw X, brought to the model's input.
-
-    Attributes
-    ----------
-    inputs : numpy.ndarray of shape (n, ...) or EncodedPictures
-    kept : numpy.ndarray of shape (n,)
-        Row numbers of X; without what could not be read.
-    names : tuple of str
-        What each is called in messages.
-    digests : tuple of bytes
-        Equal for examples of equal content; empty where nobody looked.
-    skipped : tuple of (str, str)
-        What could not be read, and why.
-    n_oriented : int
-        How many pictures carry an orientation in EXIF data, which is not applied.
-    """
-
-    inputs: Any
-    kept: np.ndarray
-    names: tuple[str, ...] = ()
-    digests: tuple[bytes, ...] = ()
-    skipped: tuple[tuple[str, str], ...] = ()
-    n_oriented: int = 0
 
 
 class EncodedPictures:

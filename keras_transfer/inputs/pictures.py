@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.errors import DataError, InvalidParameterError
 from keras_transfer.inputs.arrays import as_array, check_finite
 from keras_transfer.inputs.decoding import over_white, resize_pictures
 from keras_transfer.inputs.picture_files import (
-    Loaded,
     digest,
     is_encoded,
     is_pillow,
@@ -21,6 +21,7 @@ from keras_transfer.inputs.picture_files import (
     load_pillow,
 )
 from keras_transfer.inputs.pixel_range import check_pixel_range, find_pixel_range
+from keras_transfer.inputs.reader import Loaded
 
 __all__ = ["PictureInput", "check_pictures", "find_own_size", "read_entries", "resolve_image_size"]
 
@@ -86,11 +87,41 @@ class PictureInput:
 
     size: tuple[int, int]
     pixel_range: tuple[float, float]
+    modality: ClassVar[str] = "picture"
+    has_columns: ClassVar[bool] = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one model input."""
         return (*self.size, 3)
+
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """The value range."""
+        return {"pixel_range_": self.pixel_range}
+
+    @classmethod
+    def for_backbone(cls, X: Any, backbone: Backbone, image_size: Any) -> PictureInput:
+        """Decide size and value range, by the backbone, ``image_size`` and the training pictures.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the backbone reads no pictures of three channels, or none of this size.
+        DataError
+        """
+        size = resolve_image_size(image_size)
+        if size is None and backbone.input_shape is None and backbone.default_shape is None:
+            size = find_own_size(X)  # a callable takes the pictures as they are
+        own = backbone.input_shape
+        if own is not None and (len(own) != 3 or own[2] != 3):
+            raise InvalidParameterError(
+                f"backbone: expected a network for pictures of three channels, (height, width, 3). "
+                f"Received: {backbone.name}, which reads {own}. Put a layer before it that brings "
+                f"three channels to its own, such as a 1x1 convolution."
+            )
+        shape = backbone.resolve_shape(None if size is None else (*size, 3))
+        return cls.from_data(X, (shape[0], shape[1]))
 
     @classmethod
     def from_data(cls, X: Any, size: tuple[int, int]) -> PictureInput:
@@ -150,10 +181,6 @@ class PictureInput:
         check_pixel_range(_flat(pictures), self.pixel_range)
         resized = np.concatenate([self._resize(picture[np.newaxis]) for picture in pictures])
         return Loaded(resized, np.arange(len(pictures)), digests=_digests(pictures))
-
-    def prepare(self, X: Any) -> Any:
-        """Bring pictures to the model's input, all of them or none; as `load` does."""
-        return self.load(X).inputs
 
     def _resize(self, X: np.ndarray) -> np.ndarray:
         resized = np.empty((len(X), *self.size, 3), np.float32)

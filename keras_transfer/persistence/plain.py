@@ -21,8 +21,7 @@ from keras_transfer.choosing.readout_choice import ReadoutChoice, ScoredReadout
 from keras_transfer.errors import FileFormatError, InvalidTypeError
 from keras_transfer.graph.readout import Readout
 from keras_transfer.inputs.data_report import DataReport
-from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.pictures import PictureInput
+from keras_transfer.inputs.readers import READERS
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 from keras_transfer.modes import RECIPES
 from keras_transfer.training.audit import AuditRow
@@ -40,11 +39,10 @@ _DATACLASSES: dict[str, type] = {
         BlockChoice,
         ClassTargets,
         DataReport,
-        FeatureInput,
         FineTuningCheck,
         LabelTargets,
         NumberTargets,
-        PictureInput,
+        *READERS.values(),
         RateCurve,
         Readout,
         ReadoutChoice,

@@ -7,7 +7,7 @@ from keras_transfer.errors import InvalidParameterError
 from keras_transfer.fitting.task import Task
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.features import FeatureInput
-from keras_transfer.inputs.picture_files import Loaded
+from keras_transfer.inputs.reader import Loaded
 from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
 
 READER = FeatureInput.from_data(np.zeros((2, 3)))

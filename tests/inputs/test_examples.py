@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_transfer.inputs.examples import Examples, row_keys
-from keras_transfer.inputs.picture_files import Loaded
 from keras_transfer.inputs.pictures import PictureInput
+from keras_transfer.inputs.reader import Loaded
 
 X = np.arange(12.0, dtype="float32").reshape(4, 3)
 

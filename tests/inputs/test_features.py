@@ -31,7 +31,7 @@ ACCEPTED = {
 @pytest.mark.parametrize("data", ACCEPTED.values(), ids=ACCEPTED)
 def test_numbers_come_through_as_float32(data):
     reader = FeatureInput.from_data(data)
-    prepared = reader.prepare(data)
+    prepared = reader.load(data).inputs
     assert prepared.dtype == np.float32
     assert reader.shape == (reader.n_features,) == prepared.shape[1:]
     np.testing.assert_array_equal(prepared, np.asarray(data).astype(np.float32))
@@ -40,7 +40,7 @@ def test_numbers_come_through_as_float32(data):
 def test_the_input_is_not_touched():
     data = X.astype(np.float32)
     data.flags.writeable = False
-    prepared = FeatureInput(4).prepare(data)
+    prepared = FeatureInput(4).load(data).inputs
     prepared[:] = 0
     np.testing.assert_array_equal(data, X.astype(np.float32))
 
@@ -66,7 +66,7 @@ def test_what_is_no_table_of_numbers(data, message):
     with pytest.raises(DataError, match=rf"(?s)^X: .*{message}"):
         FeatureInput.from_data(data)
     with pytest.raises(DataError, match=rf"(?s)^X: .*{message}"):
-        FeatureInput(4).prepare(data)
+        FeatureInput(4).load(data)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39], ids=str)
@@ -78,7 +78,7 @@ def test_values_that_no_float32_holds_name_their_row(bad):
         with pytest.raises(DataError, match=r"X: expected finite.*row 3"):
             FeatureInput.from_data(data)
         with pytest.raises(DataError, match=r"X: expected finite.*row 3"):
-            FeatureInput(4).prepare(data)
+            FeatureInput(4).load(data)
 
 
 @pytest.mark.parametrize("make", [sparse.csr_array, sparse.coo_matrix])

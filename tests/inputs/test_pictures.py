@@ -20,7 +20,7 @@ BYTES = (0.0, 255.0)
 
 def as_it_is(X, pixel_range=BYTES):
     """Prepare without a change of size."""
-    return PictureInput(np.shape(X)[1:3], pixel_range).prepare(X)
+    return PictureInput(np.shape(X)[1:3], pixel_range).load(X).inputs
 
 
 # === Sizes ===
@@ -66,7 +66,7 @@ def test_rgb_bytes_come_through_unchanged():
 
 def test_shape_is_that_of_the_prepared():
     reader = PictureInput((4, 7), BYTES)
-    assert reader.shape == reader.prepare(RGB).shape[1:] == (4, 7, 3)
+    assert reader.shape == reader.load(RGB).inputs.shape[1:] == (4, 7, 3)
 
 
 @pytest.mark.parametrize("shape", [(5, 8, 6), (5, 8, 6, 1)], ids=str)
@@ -122,7 +122,7 @@ def test_what_is_no_picture(X, message):
     with pytest.raises(DataError, match=f"^X: .*{message}"):
         PictureInput.from_data(X, (8, 8))
     with pytest.raises(DataError, match=f"^X: .*{message}"):
-        PictureInput((8, 8), BYTES).prepare(X)
+        PictureInput((8, 8), BYTES).load(X)
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -158,7 +158,7 @@ def test_pixels_that_are_not_finite(bad, dtype):
     X = np.zeros((6, 4, 4, 3), dtype)
     X[3, 1, 2, 0] = X[5, 0, 0, 0] = bad
     with pytest.raises(DataError, match=r"X: expected finite.* in 2 picture\(s\).* at row 3\."):
-        PictureInput((4, 4), BYTES).prepare(X)
+        PictureInput((4, 4), BYTES).load(X)
 
 
 def test_infinities_that_cancel():
@@ -170,7 +170,7 @@ def test_infinities_that_cancel():
 
 def test_finite_pixels_with_an_infinite_sum():
     with pytest.raises(DataError, match=r"^X: expected pixels of"):
-        PictureInput((4, 4), BYTES).prepare(np.full((2, 5, 5), 1.7e308))
+        PictureInput((4, 4), BYTES).load(np.full((2, 5, 5), 1.7e308))
 
 
 # === Resizing ===
@@ -185,12 +185,12 @@ def test_the_right_size_is_left_alone():
 @pytest.mark.parametrize("size", [(4, 3), (5, 5), (16, 12), (8, 3), (1, 1)], ids=str)
 def test_resizing_is_row_wise(size, monkeypatch):
     reader = PictureInput(size, BYTES)
-    whole = reader.prepare(RGB)
-    np.testing.assert_array_equal(reader.prepare(RGB[2:4]), whole[2:4])
-    np.testing.assert_array_equal(reader.prepare(RGB[::-1]), whole[::-1])
+    whole = reader.load(RGB).inputs
+    np.testing.assert_array_equal(reader.load(RGB[2:4]).inputs, whole[2:4])
+    np.testing.assert_array_equal(reader.load(RGB[::-1]).inputs, whole[::-1])
     for n_bytes in (1, 2 * RGB[:1].nbytes, 3 * RGB[:1].nbytes + 1):
         monkeypatch.setattr(pictures, "CHUNK_BYTES", n_bytes)
-        np.testing.assert_array_equal(reader.prepare(RGB), whole)
+        np.testing.assert_array_equal(reader.load(RGB).inputs, whole)
 
 
 def test_a_picture_is_resized_in_chunks_of_the_size_asked_for(monkeypatch):
@@ -202,7 +202,7 @@ def test_a_picture_is_resized_in_chunks_of_the_size_asked_for(monkeypatch):
 
     monkeypatch.setattr(pictures, "resize_pictures", spy)
     monkeypatch.setattr(pictures, "CHUNK_BYTES", 2 * RGB[:1].nbytes)
-    PictureInput((4, 3), BYTES).prepare(RGB)
+    PictureInput((4, 3), BYTES).load(RGB)
     assert lengths == [2, 2, 1]
 
 
@@ -210,20 +210,20 @@ def test_a_fine_pattern_shrinks_to_grey():
     """Without antialiasing it would be black, white or a moire."""
     # A ratio of 7: each new pixel lies on the middle of an old one, black or white.
     board = (np.indices((63, 63)).sum(axis=0) % 2 * 255).astype(np.uint8)[np.newaxis]
-    small = PictureInput((9, 9), BYTES).prepare(board)
+    small = PictureInput((9, 9), BYTES).load(board).inputs
     np.testing.assert_allclose(small, 127.5, atol=10)
 
 
 def test_one_colour_stays_that_colour_at_any_size():
     X = np.full((1, 7, 5, 3), (10, 100, 200), np.uint8)
     for size in [(3, 3), (14, 10), (20, 2)]:
-        prepared = PictureInput(size, BYTES).prepare(X)
+        prepared = PictureInput(size, BYTES).load(X).inputs
         np.testing.assert_allclose(prepared, np.broadcast_to(X[0, 0, 0], (1, *size, 3)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(3, 5), (16, 12)], ids=str)
 def test_what_comes_out_lies_in_0_to_255(size):
-    prepared = PictureInput.from_data(RGB / 255, size).prepare(RGB / 255)
+    prepared = PictureInput.from_data(RGB / 255, size).load(RGB / 255).inputs
     assert prepared.dtype == np.float32
     assert prepared.shape == (5, *size, 3)
     assert prepared.min() >= 0
@@ -248,10 +248,10 @@ CHANGED = {
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32, np.float64])
 @pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
 def test_any_memory_layout_and_type(change, dtype, size):
-    expected = PictureInput(size, BYTES).prepare(RGB)
+    expected = PictureInput(size, BYTES).load(RGB).inputs
     X = change(RGB.astype(dtype))
     before = np.array(X)
-    prepared = PictureInput.from_data(X, size).prepare(X)
+    prepared = PictureInput.from_data(X, size).load(X).inputs
     np.testing.assert_array_equal(prepared, expected)
     np.testing.assert_array_equal(X, before)
 
@@ -260,7 +260,7 @@ def test_any_memory_layout_and_type(change, dtype, size):
 def test_the_result_is_no_view_of_the_input(channels):
     X = RNG.uniform(0, 255, (2, 4, 4, channels)).astype(np.float32)
     before = X.copy()
-    PictureInput((4, 4), BYTES).prepare(X)[:] = -1
+    PictureInput((4, 4), BYTES).load(X).inputs[:] = -1
     np.testing.assert_array_equal(X, before)
 
 

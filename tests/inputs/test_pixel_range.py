@@ -18,7 +18,7 @@ BYTES = (0.0, 255.0)
 
 def as_it_is(X, pixel_range=BYTES):
     """Prepare without a change of size."""
-    return PictureInput(np.shape(X)[1:3], pixel_range).prepare(X)
+    return PictureInput(np.shape(X)[1:3], pixel_range).load(X).inputs
 
 
 RANGES = {
@@ -56,7 +56,7 @@ def test_pixel_range(values, expected):
 def test_the_range_ends_at_black_and_white(values, pixel_range):
     low, high = pixel_range
     X = values.reshape(1, 1, -1, 1)
-    prepared = PictureInput.from_data(X, X.shape[1:3]).prepare(X)
+    prepared = PictureInput.from_data(X, X.shape[1:3]).load(X).inputs
     expected = (values.astype(float) - low) / (high - low) * 255
     np.testing.assert_allclose(prepared[0, 0, :, 0], expected, atol=1e-3)
 
@@ -84,14 +84,14 @@ def test_a_small_part_of_a_range_gets_its_own_and_a_warning(values, white):
 def test_overshoot_is_no_range_of_its_own(values, expected):
     X = np.array(values).reshape(1, 1, -1, 1)
     assert find_pixel_range(X) == expected
-    prepared = PictureInput(X.shape[1:3], expected).prepare(X)
+    prepared = PictureInput(X.shape[1:3], expected).load(X).inputs
     assert prepared.min() >= 0
     assert prepared.max() <= 255
 
 
 def test_bytes_as_floats_in_a_range_of_16_bits():
     with pytest.raises(DataError, match="expected pixels of 0 to 65535"):
-        PictureInput((4, 4), (0.0, 65535.0)).prepare(np.full((1, 5, 5), 250.0))
+        PictureInput((4, 4), (0.0, 65535.0)).load(np.full((1, 5, 5), 250.0))
 
 
 def test_the_warning_points_at_the_call_of_fit():

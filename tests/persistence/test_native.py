@@ -96,7 +96,7 @@ def folder(tmp_path_factory, fitted):
         estimator.save(folder / f"{kind}.keras_transfer")
         estimator.model_.save(folder / f"{kind}.keras")
         np.savez(
-            folder / f"{kind}.npz", raw=DATA[kind], inputs=estimator._reader.prepare(DATA[kind])
+            folder / f"{kind}.npz", raw=DATA[kind], inputs=estimator._reader.load(DATA[kind]).inputs
         )
     return folder
 
@@ -225,7 +225,7 @@ def test_a_refit_elsewhere_starts_from_the_same_source_weights(fitted, elsewhere
 @KINDS
 def test_the_bare_model_needs_keras_alone(kind, fitted, elsewhere):
     model = fitted[kind].model_
-    inputs = fitted[kind]._reader.prepare(DATA[kind])
+    inputs = fitted[kind]._reader.load(DATA[kind]).inputs
     np.testing.assert_array_equal(elsewhere[f"{kind}/bare"], model(inputs).numpy())
     assert elsewhere[f"{kind}/flat"]
     assert elsewhere[f"{kind}/compiled"]
