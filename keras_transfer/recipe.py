@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import numbers
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -15,13 +14,9 @@ from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.graph.assembly import Assembly
-from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation, build_augmentation
+from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation
 from keras_transfer.graph.heads import (
     Head,
-    read_task,
-    set_feature_units,
-    set_units,
-    wants_feature_units,
 )
 from keras_transfer.graph.mixing import MIXES
 from keras_transfer.graph.readout import Readout, as_readout
@@ -36,28 +31,13 @@ from keras_transfer.parameters import (
     satisfying,
     sequence_of,
 )
-from keras_transfer.store.activation_store import as_memory
-from keras_transfer.training.averaging import WISE, follow_wisely
-from keras_transfer.training.batches import augmented
+from keras_transfer.training.averaging import WISE
 from keras_transfer.training.defaults import stage_defaults
-from keras_transfer.training.freezing import freeze_for, has_fresh_batch_norm
-from keras_transfer.training.inference import Inference
+from keras_transfer.training.freezing import freeze_for
 from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain_rate
-from keras_transfer.training.own_data import (
-    check_outputs,
-    measure_dataset,
-    read_features,
-    read_units,
-    standardise,
-)
-from keras_transfer.training.progress import open_display
-from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.run import run_stages
 from keras_transfer.training.run_result import RunResult
 from keras_transfer.training.schedules import SCHEDULES
 from keras_transfer.training.stage import AVERAGES, BATCH_NORM_POLICIES, SOLVERS, Stage
-from keras_transfer.training.stored_datasets import feed_datasets
-from keras_transfer.training.validation import Validation
 
 __all__ = ["AUTO_BLOCKS", "BLOCKS", "Recipe", "select_blocks"]
 
@@ -255,7 +235,7 @@ class Recipe(BaseEstimator, abc.ABC):
                 f"pictures in every epoch. Received: 'exact' with augmentation="
                 f"{self.augmentation!r}. Set n_views=4 for fixed views, or head_solver='auto'."
             )
-        if self.head_learning_rate is not None and self._tests_rate:
+        if self.head_learning_rate is not None and self.tests_rate:
             raise InvalidParameterError(
                 f"head_learning_rate: expected None with learning_rate='auto', which chooses the "
                 f"head's, too. Received: {self.head_learning_rate!r}. Leave it out, or set "
@@ -450,87 +430,23 @@ class Recipe(BaseEstimator, abc.ABC):
         RunResult
             ``history``, ``records`` (what each stage did) and ``score``.
         """
-        started = time.monotonic()
-        self.check()
-        if target_score is not None and validation_data is None:
-            raise InvalidParameterError(
-                f"target_score: expected validation_data to measure it on. Received: "
-                f"target_score={target_score!r} without. Pass validation_data."
-            )
-        if self.average == WISE and validation_data is None:
-            raise InvalidParameterError(
-                "average: expected validation_data by which 'wise' finds how far to go. Received: "
-                "'wise' without. Pass validation_data, or take average='ema'."
-            )
-        found = read_blocks(model, blocks)
-        own_task = read_task(model)
-        if own_task is not None and task not in (None, own_task):
-            raise InvalidParameterError(
-                f"task: expected {own_task!r}, which {model.name!r} was built for. Received: "
-                f"{task!r}. Leave it out."
-            )
-        task = own_task or task or "multiclass"
-        first, n_batches = measure_dataset("dataset", dataset, task)
-        if validation_data is not None:
-            measure_dataset("validation_data", validation_data, task)
-        self.check_task(task, has_pictures=len(first[0].shape) == 4)
-        check_outputs(model, first[0], task)
-        mean, scale = np.zeros(1), np.ones(1)
-        if own_task == "regression":
-            mean, scale = read_units(dataset)
-            set_units(model, mean, scale)
-        if pretrained is None:
-            pretrained = not has_fresh_batch_norm(model.layers)
-        shape = model.inputs[0].shape[1:] if own_task else ()
-        if wants_feature_units(own_task, shape, pretrained):
-            set_feature_units(model, read_features(model, dataset))
-        if task == "regression":
-            dataset = dataset.map(lambda x, y, *w: (x, standardise(y, mean, scale), *w))
-        batch_size = int(first[0].shape[0])
-        n_examples = batch_size * n_batches
-        recipe = self if own_task is not None else self._for_foreign_head()
-        stages = recipe.stages(found, n_examples, batch_size=batch_size, pretrained=pretrained)
-        with isolated_seed(random_state), open_display(verbose) as display:
-            # Its changes are drawn from states of their own, too.
-            sample = dataset
-            if names := as_augmentation(self.augmentation):
-                dataset = augmented(dataset, build_augmentation(names, random_state))
-                if self._tests_rate:
-                    sample = augmented(sample, build_augmentation(names, random_state))
-            feeds = feed_datasets(
-                model,
-                found,
-                stages,
-                dataset,
-                validation_data,
-                as_memory(memory),
-                n_examples=n_examples,
-                augmented=bool(names),
-                task=task,
-                seed=random_state,
-                validate=lambda held: Validation(held, task, scale=scale),
-                sample=sample,
-                n_batches=n_batches,
-            )
-            result = run_stages(
-                model,
-                found,
-                stages,
-                feeds,
-                task=task,
-                target_score=target_score,
-                deadline=None if time_budget is None else started + time_budget,
-                callbacks=callbacks,
-                display=display,
-            )
-            if self.average == WISE and result.start is not None and not result.interrupted:
-                validation = feeds[-1].validation
-                assert validation is not None  # it was asked for
-                inference = Inference(model, cut=feeds[-1].cut)
-                result.share = follow_wisely(model, result.start, lambda: validation(inference)[0])
-                result.score = validation(inference)[1]
-                result.answers = validation.answers
-            return result
+        from keras_transfer.fitting.own_model import fit_own_model
+
+        return fit_own_model(
+            self,
+            model,
+            dataset,
+            validation_data=validation_data,
+            task=task,
+            blocks=blocks,
+            target_score=target_score,
+            time_budget=time_budget,
+            pretrained=pretrained,
+            memory=memory,
+            callbacks=callbacks,
+            random_state=random_state,
+            verbose=verbose,
+        )
 
     def classifier(self, backbone: Any = "EfficientNetLite0", **parameters: Any) -> Any:
         """Make a `TransferClassifier` with this recipe.
@@ -610,15 +526,15 @@ class Recipe(BaseEstimator, abc.ABC):
             warm_up=self.warm_up,
             weight_decay=self.weight_decay,
             average=None if self.average == WISE else self.average,
-            rate_test=is_meant and self._tests_rate,
+            rate_test=is_meant and self.tests_rate,
         )
 
     @property
-    def _tests_rate(self) -> bool:
+    def tests_rate(self) -> bool:
         """Whether a range test is to choose the learning rates."""
         return isinstance(self.learning_rate, str)
 
-    def _for_foreign_head(self) -> Recipe:
+    def for_foreign_head(self) -> Recipe:
         """Return the recipe for a head that is not ours, which may be anything."""
         if self.head_solver == "exact" or self.head_penalty is not None:
             raise InvalidParameterError(

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tiny
 
 from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError
-from keras_transfer.training.own_data import (
+from keras_transfer.fitting.own_data import (
     check_outputs,
     measure_dataset,
     read_units,
