@@ -558,6 +558,11 @@ class Recipe(BaseEstimator, abc.ABC):
         return self.optimizer == "adam" and not is_changing and own.count(None) == len(own)
 
     @property
+    def is_solved(self) -> bool:
+        """Whether all that it trains is solved: no held-out example could steer it."""
+        return self._is_head_alone and self._solves_head(only_stage=True)
+
+    @property
     def _is_head_alone(self) -> bool:
         """Whether no stage trains blocks."""
         blocks = self.train_blocks

@@ -40,7 +40,8 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
     batch_size : int, default=32
     validation : "auto", float or None, default="auto"
         Share of the training data to hold out for early stopping. ``"auto"`` holds out a fifth of
-        100 examples or more, and trains a fixed number of epochs on fewer.
+        100 examples or more where something trains in epochs, and trains a fixed number of epochs
+        on fewer. A head that is solved learns from all.
     scoring : str or callable, optional
         Of the validation, as in scikit-learn; by default R2.
     target_score : float, optional
@@ -94,8 +95,8 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         nobody asks (``guard=None``, and no wise average), or nothing can be told: without such a
         stage or such examples, of random weights, or when the time was up.
     validation_score_ : float
-        On held-out examples, of the weights that were kept. Where ``validation="auto"`` finds too
-        few to hold any out: of exact heads on the pretrained network, each solved without the
+        On held-out examples, of the weights that were kept. Where ``validation="auto"`` holds none
+        out: of exact heads on the pretrained network, each solved without the
         examples that it answers for. NaN where nothing can be told.
     validation_standard_error_ : float
         By how much the score would differ on other examples of the same kind.

@@ -202,6 +202,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 targets=given.targets,
                 validation=self.validation,
                 has_target_score=self.target_score is not None,
+                is_solved=recipe.is_solved,
                 seed=seeds.split,
                 reader=given.reader,
                 class_weight=self.class_weight,

@@ -225,10 +225,12 @@ class _Fit:
         measures = task.held is not None and task.steers
         guards = settings.guard is not None
         is_asked = guards or (settings.validation is not None and not measures)
-        if not is_asked or not self.structure.pretrained or self.trial.why_not:
+        # Of random weights that train along, a head on them as they are tells nothing.
+        tells = self.structure.pretrained or self.structure.recipe.is_solved
+        if not is_asked or not tells or self.trial.why_not:
             return
         self.folds = self.trial.answer_from(self.structure.blueprint, settings.deadline)
-        if self.folds is not None and guards:
+        if self.folds is not None and guards and self.structure.pretrained:
             answer = functools.partial(self.trial.answer_from, deadline=settings.deadline)
             self.source = check_source(self.structure.blueprint, self.folds, answer)
 

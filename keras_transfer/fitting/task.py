@@ -65,6 +65,7 @@ class Task:
         targets: Any,
         validation: Any,
         has_target_score: bool,
+        is_solved: bool,
         seed: int,
         **rest: Any,
     ) -> Task:
@@ -79,14 +80,16 @@ class Task:
         targets
             As above.
         validation : "auto", float or None
-            The share to hold out; ``"auto"``: a fifth, if there are enough of each class or a
-            target score asks for some.
+            The share to hold out; ``"auto"``: a fifth, if there are enough of each class and the
+            training can be steered by them, or a target score asks for some.
         has_target_score : bool
+        is_solved : bool
+            Whether nothing can be steered, since the head alone is solved.
         seed : int
         **rest
             As above.
         """
-        enough = has_enough(examples.targets, groups)
+        enough = not is_solved and has_enough(examples.targets, groups)
         # A few examples held out for the sake of a target score only measure.
         steers = held is not None or validation != "auto" or enough
         share = validation

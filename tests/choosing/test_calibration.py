@@ -69,8 +69,9 @@ def fit(calibration, recipe="structure", many=False, guard="warn"):
         "structure": StructureTransfer(head_penalty=1e-4),  # too sure by far
         "composite": CompositeTransfer(epochs=1),
     }[recipe]
-    clf = TransferClassifier(backbone, recipe, calibration=calibration, guard=guard, random_state=0)
-    # With so many some are held out; not all of these are to be told right.
+    options = {"calibration": calibration, "guard": guard, "validation": 0.2 if many else "auto"}
+    clf = TransferClassifier(backbone, recipe, **options, random_state=0)
+    # Not all of what is held out is to be told right.
     noisy = np.where(np.arange(len(NEW_Y)) % 6 == 0, np.roll(NEW_Y, 1), NEW_Y)
     return clf.fit(NEW_X, noisy) if many else clf.fit(X, Y)
 

@@ -24,6 +24,8 @@ from keras_transfer import (
 from keras_transfer.graph.assembly import Assembly
 from keras_transfer.store.activation_store import Memory, open_store
 
+pytestmark = pytest.mark.usefixtures("empty_store")
+
 X, Y = tiny.pictures()
 SHAPE = X.shape[1:]
 WEIGHTS = np.random.default_rng(0).uniform(0.5, 2, len(Y))
@@ -200,8 +202,6 @@ import numpy as np
 import tiny
 from keras_transfer import StructureTransfer, TransferClassifier
 from keras_transfer.training.frozen import FrozenPart
-
-pytestmark = pytest.mark.usefixtures("empty_store")
 
 rows, run = [], FrozenPart.on_inputs
 FrozenPart.on_inputs = lambda self, inputs: rows.append(len(inputs)) or run(self, inputs)

@@ -163,8 +163,27 @@ def test_few_labels_are_scored_out_of_fold(task):
     without = clone(estimator).set_params(validation=None).fit(few[0], read(*few))
     assert np.isnan(without.validation_score_)
     assert np.isnan(without.validation_standard_error_)
-    random_weights = kind(tiny.dense, StructureTransfer(), random_state=0).fit(few[0], read(*few))
-    assert np.isnan(random_weights.validation_score_)
+    # A frozen network tells, pretrained or not; of weights that train along nothing is known yet.
+    frozen = kind(tiny.dense, StructureTransfer(), random_state=0).fit(few[0], read(*few))
+    assert not np.isnan(frozen.validation_score_)
+    trained = kind(tiny.dense, ParameterTransfer(epochs=1), random_state=0).fit(few[0], read(*few))
+    assert np.isnan(trained.validation_score_)
+
+
+def test_a_solved_head_learns_from_all():
+    """Nobody can steer it: what would be held out only measures, which folds do as well."""
+    many = tiny.vectors(n_per_class=30, seed=1)
+    solved, same = (
+        TransferClassifier(
+            low, StructureTransfer(), validation=validation, calibration=None, random_state=0
+        )
+        for validation in ("auto", None)
+    )
+    np.testing.assert_array_equal(answers(solved.fit(*many)), answers(same.fit(*many)))
+    assert 0.5 < solved.validation_score_ < 1
+    assert solved.data_report_.n_validation == 0
+    trained = TransferClassifier(low, StructureTransfer(epochs=2), random_state=0).fit(*many)
+    assert trained.data_report_.n_validation == 12
 
 
 def test_groups_are_not_known_again_out_of_fold():

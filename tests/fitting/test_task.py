@@ -20,7 +20,17 @@ def examples(targets, weights=None):
     return Examples.from_loaded(Loaded(inputs, np.arange(n)), np.asarray(targets), weights)
 
 
-def part(targets, held=None, groups=None, *, kind=CLASSES, validation="auto", score=False, **rest):
+def part(
+    targets,
+    held=None,
+    groups=None,
+    *,
+    kind=CLASSES,
+    validation="auto",
+    score=False,
+    solved=False,
+    **rest,
+):
     return Task.part(
         examples(targets),
         held,
@@ -28,6 +38,7 @@ def part(targets, held=None, groups=None, *, kind=CLASSES, validation="auto", sc
         targets=kind,
         validation=validation,
         has_target_score=score,
+        is_solved=solved,
         seed=0,
         reader=READER,
         **rest,
@@ -44,6 +55,14 @@ def test_how_many_are_held_out(per_class, validation, score):
     assert len(task.train) == pytest.approx(2 * per_class * (1 - share))
     # A few that are held out for the sake of a target score only measure.
     assert task.steers == (validation != "auto" or per_class == 30)
+
+
+def test_nothing_is_held_out_of_what_nobody_can_steer():
+    task = part(np.repeat([0, 1], 30), solved=True)
+    assert (task.held, len(task.train), task.steers) == (None, 60, False)
+    measured = part(np.repeat([0, 1], 30), solved=True, score=True)
+    assert (len(measured.held), measured.steers) == (12, False)
+    assert len(part(np.repeat([0, 1], 30), solved=True, validation=0.2).held) == 12
 
 
 def test_what_the_user_held_out_is_all():
