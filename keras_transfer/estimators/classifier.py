@@ -40,7 +40,7 @@ class TransferClassifier(ClassifierMixin, SupervisedTransfer):
     batch_size : int, default=32
     validation : "auto", float or None, default="auto"
         Share of the training data to hold out for early stopping. ``"auto"`` holds out a fifth
-        where every class has 20 examples and something trains in epochs; with fewer, a fixed number
+        where every class has 50 examples and something trains in epochs; with fewer, a fixed number
         of epochs is trained, since a score on six pictures is noise. A head that is solved learns
         from all.
     scoring : str or callable, optional

@@ -142,7 +142,7 @@ def test_few_examples_train_a_fixed_number_of_epochs(data):
 
 
 def test_enough_examples_are_validated():
-    X, y = tiny.pictures(n_per_class=20)
+    X, y = tiny.pictures(n_per_class=50)
     clf = make(recipe=StructureTransfer(epochs=2)).fit(X, y)
     assert 0 <= clf.validation_score_ <= 1
     assert clf.validation_score_ == max(clf.history_["val_score"])

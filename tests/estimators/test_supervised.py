@@ -132,8 +132,9 @@ def test_a_regressor_takes_weights():
 
 
 def test_few_groups_are_few_examples():
-    assert np.isnan(make().fit(X, Y, groups=np.arange(len(X)) % 4).validation_score_)
-    assert not np.isnan(make().fit(X, Y, groups=np.arange(len(X)) % 8).validation_score_)
+    X, y = tiny.vectors(n_per_class=60)
+    assert np.isnan(make().fit(X, y, groups=np.arange(len(X)) % 4).validation_score_)
+    assert not np.isnan(make().fit(X, y, groups=np.arange(len(X)) % 8).validation_score_)
 
 
 # === Few labels ===
@@ -172,7 +173,7 @@ def test_few_labels_are_scored_out_of_fold(task):
 
 def test_a_solved_head_learns_from_all():
     """Nobody can steer it: what would be held out only measures, which folds do as well."""
-    many = tiny.vectors(n_per_class=30, seed=1)
+    many = tiny.vectors(n_per_class=60, seed=1)
     solved, same = (
         TransferClassifier(
             low, StructureTransfer(), validation=validation, calibration=None, random_state=0
@@ -183,7 +184,7 @@ def test_a_solved_head_learns_from_all():
     assert 0.5 < solved.validation_score_ < 1
     assert solved.data_report_.n_validation == 0
     trained = TransferClassifier(low, StructureTransfer(epochs=2), random_state=0).fit(*many)
-    assert trained.data_report_.n_validation == 12
+    assert trained.data_report_.n_validation == 24
 
 
 def test_groups_are_not_known_again_out_of_fold():
@@ -297,7 +298,7 @@ class Notes(keras.callbacks.Callback):
 
 
 def test_callbacks_survive_clone_and_refit():
-    clf = make(recipe=CompositeTransfer(epochs=2), callbacks=[Notes(), Notes])
+    clf = make(recipe=CompositeTransfer(epochs=2), validation=0.2, callbacks=[Notes(), Notes])
     for estimator in (clf, clone(clf), clone(clone(clf))):
         for _ in range(2):
             Notes.log.clear()

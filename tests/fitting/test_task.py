@@ -45,24 +45,24 @@ def part(
     )
 
 
-@pytest.mark.parametrize("per_class", [5, 30])
+@pytest.mark.parametrize("per_class", [5, 60])
 @pytest.mark.parametrize("validation", ["auto", None, 0.4])
 @pytest.mark.parametrize("score", [False, True])
 def test_how_many_are_held_out(per_class, validation, score):
     task = part(np.repeat([0, 1], per_class), validation=validation, score=score)
-    share = {None: 0, 0.4: 0.4, "auto": 0.2 if score or per_class == 30 else 0}[validation]
+    share = {None: 0, 0.4: 0.4, "auto": 0.2 if score or per_class == 60 else 0}[validation]
     assert (0 if task.held is None else len(task.held)) == pytest.approx(2 * per_class * share)
     assert len(task.train) == pytest.approx(2 * per_class * (1 - share))
     # A few that are held out for the sake of a target score only measure.
-    assert task.steers == (validation != "auto" or per_class == 30)
+    assert task.steers == (validation != "auto" or per_class == 60)
 
 
 def test_nothing_is_held_out_of_what_nobody_can_steer():
-    task = part(np.repeat([0, 1], 30), solved=True)
-    assert (task.held, len(task.train), task.steers) == (None, 60, False)
-    measured = part(np.repeat([0, 1], 30), solved=True, score=True)
-    assert (len(measured.held), measured.steers) == (12, False)
-    assert len(part(np.repeat([0, 1], 30), solved=True, validation=0.2).held) == 12
+    task = part(np.repeat([0, 1], 60), solved=True)
+    assert (task.held, len(task.train), task.steers) == (None, 120, False)
+    measured = part(np.repeat([0, 1], 60), solved=True, score=True)
+    assert (len(measured.held), measured.steers) == (24, False)
+    assert len(part(np.repeat([0, 1], 60), solved=True, validation=0.2).held) == 24
 
 
 def test_what_the_user_held_out_is_all():
@@ -74,9 +74,9 @@ def test_what_the_user_held_out_is_all():
 
 
 def test_the_inputs_of_both_sides():
-    task = part(np.repeat([0, 1], 30))
+    task = part(np.repeat([0, 1], 60))
     train, held = task.inputs
-    assert sorted([*train[:, 0], *held[:, 0]]) == list(range(0, 180, 3))
+    assert sorted([*train[:, 0], *held[:, 0]]) == list(range(0, 360, 3))
     assert part([0, 1]).inputs[1] is None
 
 

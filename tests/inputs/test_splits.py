@@ -123,15 +123,15 @@ def test_rows_of_labels_and_numbers():
 
 
 ENOUGH = {
-    "classes": (np.repeat([0, 1], 20), None, True),
-    "a small class": (np.repeat([0, 1], [90, 19]), None, False),
+    "classes": (np.repeat([0, 1], 50), None, True),
+    "a small class": (np.repeat([0, 1], [90, 49]), None, False),
     "numbers": (np.zeros((100, 1)), None, True),
     "few numbers": (np.zeros((99, 2)), None, False),
-    "labels": (np.tile([[1, 0], [0, 1]], (20, 1)).astype(np.float32), None, True),
-    "a rare label": (np.repeat([[1, 0], [0, 1]], [19, 90], axis=0).astype(np.float32), None, False),
-    "a constant label": (np.tile([[1, 1], [0, 1]], (20, 1)).astype(np.float32), None, True),
-    "groups": (np.repeat([0, 1], 20), np.tile(np.arange(5), 8), True),
-    "few groups": (np.repeat([0, 1], 20), np.tile(np.arange(4), 10), False),
+    "labels": (np.tile([[1, 0], [0, 1]], (50, 1)).astype(np.float32), None, True),
+    "a rare label": (np.repeat([[1, 0], [0, 1]], [49, 90], axis=0).astype(np.float32), None, False),
+    "a constant label": (np.tile([[1, 1], [0, 1]], (50, 1)).astype(np.float32), None, True),
+    "groups": (np.repeat([0, 1], 50), np.tile(np.arange(5), 20), True),
+    "few groups": (np.repeat([0, 1], 50), np.tile(np.arange(4), 25), False),
 }
 
 
