@@ -165,9 +165,7 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         check_lengths(X, y)
         is_numbers = type_of_target(y).startswith("continuous")
         targets = NumberTargets.from_data(y) if is_numbers else class_or_label_targets(y)
-        encoded = targets.encode(y)
-        if isinstance(targets, NumberTargets):
-            encoded = targets.standardise(encoded)
+        encoded = targets.standardise(targets.encode(y))
         loaded = reader.load(X)
         with isolated_seed(blueprint.seed), naming_broken_files(loaded.inputs):
             trial = Trial(

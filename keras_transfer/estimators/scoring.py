@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names
 
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
-from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
+from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets, Targets
 
 __all__ = ["DEFAULT_SCORING", "find_scorer", "output_score"]
 
@@ -49,7 +49,7 @@ def find_scorer(scoring: Any, task: str = "multiclass") -> Callable[..., float]:
 
 
 def output_score(
-    scoring: Any, targets: ClassTargets | LabelTargets | NumberTargets
+    scoring: Any, targets: Targets
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
     """Turn a ``scoring`` parameter into a function of encoded targets and model outputs.
 
@@ -57,7 +57,7 @@ def output_score(
     ----------
     scoring : str, callable or None
         A scikit-learn scorer or its name.
-    targets : ClassTargets, LabelTargets or NumberTargets
+    targets : Targets
 
     Returns
     -------
@@ -100,7 +100,7 @@ def output_score(
     return score
 
 
-def _views(targets: ClassTargets | LabelTargets | NumberTargets) -> tuple[Any, Any, Any, str]:
+def _views(targets: Targets) -> tuple[Any, Any, Any, str]:
     """Return what answers for outputs, what scorers call the truth, an example, and the words."""
     if isinstance(targets, NumberTargets):
         numbers = np.tile([[0.25], [1.5], [2.75]], targets.n_numbers)  # no classes
@@ -122,6 +122,7 @@ def _views(targets: ClassTargets | LabelTargets | NumberTargets) -> tuple[Any, A
         )
     # scikit-learn's metrics know text and whole numbers; tuples, dates or fractions they take for
     # something else, and their numbers do as well.
+    assert isinstance(targets, ClassTargets)
     classes = targets.classes
     names = np.arange(len(classes))
     if classes.dtype.kind in "biuU":

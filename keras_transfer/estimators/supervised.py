@@ -25,7 +25,7 @@ from keras_transfer.fitting.task import Task
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.reader import Loaded, Reader
 from keras_transfer.inputs.sources import is_source, open_labelled
-from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
+from keras_transfer.inputs.targets import Targets
 from keras_transfer.inputs.weights import check_sample_weight
 from keras_transfer.modes import as_recipe
 from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
@@ -43,7 +43,7 @@ class _Given:
 
     reader: Reader
     columns: dict[str, Any]
-    targets: ClassTargets | LabelTargets | NumberTargets
+    targets: Targets
     examples: Examples
     groups: np.ndarray | None
     loaded: Loaded
@@ -133,7 +133,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         return super().set_params(**params)
 
     @abc.abstractmethod
-    def _read_targets(self, y: Any, weights: np.ndarray | None) -> Any:
+    def _read_targets(self, y: Any, weights: np.ndarray | None) -> Targets:
         """Decide from y what the model is to answer."""
 
     def _check_parameters(self) -> None:

@@ -32,7 +32,6 @@ from keras_transfer.graph.readout import Readout
 from keras_transfer.inputs.data_look import look_at
 from keras_transfer.inputs.data_report import DataReport
 from keras_transfer.inputs.picture_files import naming_broken_files
-from keras_transfer.inputs.targets import ClassTargets, NumberTargets
 from keras_transfer.training.averaging import SHARES, WISE, set_share
 from keras_transfer.training.feeding import Feeder
 from keras_transfer.training.fitted import FittedNetwork
@@ -238,9 +237,7 @@ class _Fit:
         """Look at the data through the pretrained network, and say what is to be done about it."""
         task, feeder = self.task, self.feeder
         parts = [task.train] if task.held is None else [task.train, task.held]
-        labels = None
-        if isinstance(task.targets, ClassTargets):
-            labels = task.targets.classes[np.concatenate([part.targets for part in parts])]
+        labels = task.targets.labels(np.concatenate([part.targets for part in parts]))
         looked_at = np.arange(0), np.zeros((0, 0), np.float32)
 
         def features_of(rows: np.ndarray) -> np.ndarray:
@@ -418,9 +415,10 @@ class _Fit:
         if task.held is not None and task.steers and self.run.answers is not None:
             logits = self.plan.unseen_outputs(self.feeder)[np.newaxis]
             held = task.held
-            return find_temperature(logits, held.targets, task.targets.task, held.weights, SPREAD)[
-                0
-            ]
+            temperature, _ = find_temperature(
+                logits, held.targets, task.targets.task, held.weights, SPREAD
+            )
+            return temperature
         if self.folds is not None and settings.validation is not None and is_exact:
             return self.folds.temperature
         if self.fine_tuning is not None:
@@ -445,6 +443,4 @@ class _Fit:
             return None
         examples, rows, targets = self.task.train, self.trial.rows, self.task.targets
         truth, outputs, _ = folds.answers(examples.targets[rows], targets.task)
-        if isinstance(targets, NumberTargets):
-            outputs = outputs * np.array(targets.scale) + np.array(targets.mean)
-        return truth, outputs, examples.weights[rows][folds.weights > 0]
+        return truth, targets.restore(outputs), examples.weights[rows][folds.weights > 0]

@@ -13,7 +13,7 @@ from keras_transfer.errors import InvalidParameterError
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.reader import Reader
 from keras_transfer.inputs.splits import has_enough, hold_out
-from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
+from keras_transfer.inputs.targets import Targets
 from keras_transfer.inputs.weights import class_weights
 
 __all__ = ["HELD_OUT", "Task"]
@@ -30,7 +30,7 @@ class Task:
     ----------
     reader : Reader
         That brought the examples to the model's input.
-    targets : ClassTargets, LabelTargets or NumberTargets
+    targets : Targets
     train : Examples
     held : Examples or None
     groups : numpy.ndarray of shape (n,) or None
@@ -46,7 +46,7 @@ class Task:
     """
 
     reader: Reader
-    targets: ClassTargets | LabelTargets | NumberTargets
+    targets: Targets
     train: Examples
     held: Examples | None = None
     groups: np.ndarray | None = None
@@ -62,7 +62,7 @@ class Task:
         held: Examples | None,
         groups: np.ndarray | None,
         *,
-        targets: Any,
+        targets: Targets,
         validation: Any,
         has_target_score: bool,
         is_solved: bool,
@@ -114,10 +114,8 @@ class Task:
 
     @cached_property
     def trained_targets(self) -> np.ndarray:
-        """Targets of those that train, as the loss reads them: numbers are standardised."""
-        if isinstance(self.targets, NumberTargets):
-            return self.targets.standardise(self.train.targets)
-        return self.train.targets
+        """Targets of those that train, as the loss reads them."""
+        return self.targets.standardise(self.train.targets)
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -132,11 +130,7 @@ class Task:
         InvalidParameterError
             If none is above 0.
         """
-        factors = None
-        if not isinstance(self.targets, NumberTargets):
-            factors = class_weights(
-                self.class_weight, self.targets, examples.targets, examples.weights
-            )
+        factors = class_weights(self.class_weight, self.targets, examples.targets, examples.weights)
         weights = examples.weights * (1.0 if factors is None else factors)
         if weights.mean() <= 0:
             raise InvalidParameterError(

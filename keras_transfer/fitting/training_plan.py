@@ -13,7 +13,7 @@ from keras_transfer.choosing.fine_tuning import FineTuningCheck, check_fine_tuni
 from keras_transfer.errors import DataError, DivergedError, FreezeError
 from keras_transfer.graph.heads import set_feature_units, set_units
 from keras_transfer.inputs.examples import Examples
-from keras_transfer.inputs.targets import ClassTargets, LabelTargets, NumberTargets
+from keras_transfer.inputs.targets import Targets
 from keras_transfer.training.averaging import set_share
 from keras_transfer.training.batches import ordered_batches
 from keras_transfer.training.feeding import Feeder
@@ -39,7 +39,7 @@ class TrainingPlan:
     stored : StoredOutputs or None
     blocks : sequence of Block
     stages : sequence of Stage
-    targets : ClassTargets, LabelTargets or NumberTargets
+    targets : Targets
     batch_size : int
     augmentation : sequence of str or callable
         As `as_augmentation` returns it.
@@ -55,7 +55,7 @@ class TrainingPlan:
     stored: StoredOutputs | None
     blocks: Sequence[Block]
     stages: Sequence[Stage]
-    targets: ClassTargets | LabelTargets | NumberTargets
+    targets: Targets
     batch_size: int
     augmentation: Sequence[Any]
     n_views: int | None
@@ -63,13 +63,6 @@ class TrainingPlan:
     steers: bool
     batch_seed: int
     augmentation_seed: int
-
-    @property
-    def units(self) -> tuple[Any, Any] | None:
-        """Of a regression: mean and scale of its numbers."""
-        if isinstance(self.targets, NumberTargets):
-            return self.targets.mean, self.targets.scale
-        return None
 
     def feeder(self, train: Examples, held: Examples | None, model: Any = None) -> Feeder:
         """Return what feeds the stages with examples; the model as for `Feeder`."""
@@ -114,11 +107,12 @@ class TrainingPlan:
         **options
             Of `run_stages`.
         """
-        if self.units is not None:
-            set_units(feeder.model, *self.units)
+        units = self.targets.units
+        if units is not None:
+            set_units(feeder.model, *units)
         if feature_units is not None:
             set_feature_units(feeder.model, *feature_units)
-        scale = np.ones(1) if self.units is None else np.asarray(self.units[1])
+        scale = np.ones(1) if units is None else np.asarray(units[1])
 
         def validate(inputs: Any) -> Validation | None:
             if held is None:
@@ -160,9 +154,9 @@ class TrainingPlan:
             Float64.
         """
         inference = Inference(feeder.model)
-        what = "logits" if self.units is None else "outputs"
+        what = "logits" if self.targets.units is None else "outputs"
         outputs = inference.on_inputs(feeder.held_inputs, self.batch_size, what)
-        return self._in_trained_units(outputs)
+        return self.targets.standardise(outputs).astype(np.float64)
 
     def check_fine_tuning(
         self,
@@ -194,9 +188,7 @@ class TrainingPlan:
             set_share(model, start, end, share)
             return self.unseen_outputs(feeder)
 
-        targets = held.targets
-        if self.units is not None:
-            targets = self._in_trained_units(targets)
+        targets = self.targets.standardise(held.targets)
         try:
             return check_fine_tuning(answer, targets, self.targets.task, weights, shares)
         finally:
@@ -274,10 +266,3 @@ class TrainingPlan:
             return None, False
         finally:
             model.set_weights(end)
-
-    def _in_trained_units(self, numbers: np.ndarray) -> np.ndarray:
-        numbers = numbers.astype(np.float64)
-        if self.units is None:
-            return numbers
-        mean, scale = (np.asarray(unit, np.float64) for unit in self.units)
-        return (numbers - mean) / scale

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
@@ -24,32 +26,50 @@ __all__ = [
 ]
 
 
-class Targets(Protocol):
+class Targets(abc.ABC):
     """What every kind of target has.
 
     Attributes
     ----------
     task : str
         As for `Head`.
-    n_outputs : int
-        Outputs of the model.
     """
 
-    task: str
+    task: ClassVar[str]
 
     @property
+    @abc.abstractmethod
     def n_outputs(self) -> int:
         """Outputs of the model."""
 
+    @property
+    def units(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Of numbers: mean and scale of each, by which they are standardised."""
+        return None
+
+    @abc.abstractmethod
     def encode(self, y: Any) -> np.ndarray:
         """Turn y into the model's targets."""
 
+    @abc.abstractmethod
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Turn the model's outputs into what y was like."""
 
+    def standardise(self, encoded: np.ndarray) -> np.ndarray:
+        """Bring targets, or answers like them, to what the loss reads: numbers to one scale."""
+        return encoded
+
+    def restore(self, outputs: np.ndarray) -> np.ndarray:
+        """Bring answers in the scale of the loss back to that of the targets."""
+        return outputs
+
+    def labels(self, encoded: np.ndarray) -> np.ndarray | None:
+        """Return the label of each example; None where an example has not one of several."""
+        return None
+
 
 @dataclass(frozen=True)
-class ClassTargets:
+class ClassTargets(Targets):
     """One class of several.
 
     Attributes
@@ -92,9 +112,13 @@ class ClassTargets:
         """Return the label of the largest output, of shape (n,)."""
         return self.classes[outputs.argmax(axis=1)]
 
+    def labels(self, encoded: np.ndarray) -> np.ndarray:
+        """Return the label of each example, of shape (n,)."""
+        return self.classes[encoded]
+
 
 @dataclass(frozen=True)
-class LabelTargets:
+class LabelTargets(Targets):
     """Any number of labels at once, as an indicator matrix of 0 and 1.
 
     Attributes
@@ -146,7 +170,7 @@ class LabelTargets:
 
 
 @dataclass(frozen=True)
-class NumberTargets:
+class NumberTargets(Targets):
     """One number or several.
 
     Attributes
@@ -163,6 +187,11 @@ class NumberTargets:
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     task = "regression"
+
+    @property
+    def units(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and scale of each number."""
+        return self.mean, self.scale
 
     @property
     def n_outputs(self) -> int:
@@ -193,9 +222,13 @@ class NumberTargets:
             )
         return columns
 
-    def standardise(self, columns: np.ndarray) -> np.ndarray:
-        """Bring encoded numbers to mean 0 and deviation 1, as float32."""
-        return ((columns - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
+    def standardise(self, encoded: np.ndarray) -> np.ndarray:
+        """Bring numbers to mean 0 and deviation 1, as float32."""
+        return ((encoded - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
+
+    def restore(self, outputs: np.ndarray) -> np.ndarray:
+        """Bring standardised numbers to the user's units."""
+        return outputs * np.array(self.scale) + np.array(self.mean)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Return the outputs in the shape that y had in fit, float64 as scikit-learn's are."""

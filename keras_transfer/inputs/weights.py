@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight
 
 from keras_transfer.errors import DataError, InvalidParameterError
-from keras_transfer.inputs.targets import ClassTargets, LabelTargets
+from keras_transfer.inputs.targets import ClassTargets, Targets
 from keras_transfer.parameters import number
 
 __all__ = ["check_sample_weight", "class_weights"]
@@ -56,7 +56,7 @@ def check_sample_weight(sample_weight: Any, n_examples: int) -> np.ndarray | Non
 
 def class_weights(
     class_weight: Any,
-    targets: ClassTargets | LabelTargets,
+    targets: Targets,
     encoded: np.ndarray,
     sample_weight: np.ndarray | None,
 ) -> np.ndarray | None:
@@ -66,7 +66,8 @@ def class_weights(
     ----------
     class_weight : "balanced", mapping of label to float, list of mappings, or None
         A list has one mapping for each column of an indicator matrix.
-    targets : ClassTargets or LabelTargets
+    targets : Targets
+        A column each of an indicator matrix, or one class of several.
     encoded : numpy.ndarray of shape (n,) or (n, n_labels)
     sample_weight : numpy.ndarray of shape (n,) or None
         Counts in what is balanced.
@@ -81,7 +82,7 @@ def class_weights(
     """
     if class_weight is None:
         return None
-    if isinstance(targets, LabelTargets):
+    if not isinstance(targets, ClassTargets):
         try:
             return compute_sample_weight(class_weight, encoded.astype(int))
         except ValueError as error:

@@ -147,3 +147,22 @@ def test_what_is_no_number(y, message):
 def test_numbers_refuse_another_number_of_columns():
     with pytest.raises(DataError, match="expected 2 number"):
         NumberTargets.from_data([[1, 2], [3, 4]]).encode([1, 2])
+
+
+def test_numbers_come_back_from_the_scale_of_the_loss():
+    y = np.array([[10.0, 500.0], [20.0, 900.0], [60.0, 100.0]])
+    targets = NumberTargets.from_data(y)
+    standardised = targets.standardise(targets.encode(y))
+    assert standardised.dtype == np.float32
+    np.testing.assert_allclose(standardised.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(standardised.std(axis=0), 1, rtol=1e-6)
+    np.testing.assert_allclose(targets.restore(standardised), y, rtol=1e-5)
+    assert targets.labels(targets.encode(y)) is None
+
+
+def test_classes_have_a_scale_and_labels_of_their_own():
+    targets = ClassTargets.from_data(["b", "a", "b"])
+    encoded = targets.encode(["b", "a"])
+    assert targets.standardise(encoded) is encoded
+    assert targets.units is None
+    assert targets.labels(encoded).tolist() == ["b", "a"]
