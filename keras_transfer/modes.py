@@ -8,9 +8,9 @@ from typing import Any
 from keras_transfer.backbones.partition import Block
 from keras_transfer.errors import InvalidTypeError, UnknownNameError
 from keras_transfer.parameters import NONE, Constraint, one_of
-from keras_transfer.recipe import BLOCKS, Recipe, select_blocks
+from keras_transfer.recipe import Recipe
 from keras_transfer.training.averaging import WISE
-from keras_transfer.training.stage import Stage
+from keras_transfer.training.train_blocks import TRAIN_BLOCKS, select_blocks
 
 __all__ = [
     "RECIPES",
@@ -40,17 +40,10 @@ class ParameterTransfer(Recipe):
 
     chooses_readout = False
 
-    def stages(
-        self,
-        blocks: Sequence[Block],
-        n_examples: int,
-        *,
-        batch_size: int = 32,
-        pretrained: bool = True,
-    ) -> list[Stage]:
+    def plan(self, blocks: Sequence[Block]) -> list[tuple[str, Sequence[str]]]:
         """Plan one stage with the blocks and the head."""
-        trained = select_blocks("all" if self.train_blocks is None else self.train_blocks, blocks)
-        return [self._stage("fine-tuning", trained, n_examples, batch_size, pretrained)]
+        train_blocks = "all" if self.train_blocks is None else self.train_blocks
+        return [("fine-tuning", select_blocks(train_blocks, blocks))]
 
 
 class StructureTransfer(Recipe):
@@ -70,18 +63,10 @@ class StructureTransfer(Recipe):
     StructureTransfer(dropout=0.2, train_blocks=2)
     """
 
-    def stages(
-        self,
-        blocks: Sequence[Block],
-        n_examples: int,
-        *,
-        batch_size: int = 32,
-        pretrained: bool = True,
-    ) -> list[Stage]:
+    def plan(self, blocks: Sequence[Block]) -> list[tuple[str, Sequence[str]]]:
         """Plan one stage with the head and the blocks named."""
         trained = select_blocks(self.train_blocks or 0, blocks)
-        name = "head and blocks" if trained else "head"
-        return [self._stage(name, trained, n_examples, batch_size, pretrained)]
+        return [("head and blocks" if trained else "head", trained)]
 
     @property
     def _is_head_alone(self) -> bool:
@@ -115,29 +100,24 @@ class CompositeTransfer(Recipe):
 
     _constraints: Mapping[str, Constraint] = {
         **Recipe._constraints,
-        "train_blocks": NONE | BLOCKS | one_of("gradual"),
+        "train_blocks": NONE | TRAIN_BLOCKS | one_of("gradual"),
         "average": Recipe._constraints["average"] | one_of(WISE),
     }
 
-    def stages(
-        self,
-        blocks: Sequence[Block],
-        n_examples: int,
-        *,
-        batch_size: int = 32,
-        pretrained: bool = True,
-    ) -> list[Stage]:
+    def plan(self, blocks: Sequence[Block]) -> list[tuple[str, Sequence[str]]]:
         """Plan the head's stage, then one with the blocks, or one for each block."""
-        counted = (n_examples, batch_size, pretrained)
-        stages = [self._stage("head", (), *counted, only_stage=self._is_head_alone)]
+        head: tuple[str, Sequence[str]] = ("head", ())
         train_blocks = "all" if self.train_blocks is None else self.train_blocks
         if isinstance(train_blocks, str) and train_blocks == "gradual":
-            names = select_blocks("all", blocks)
-            for n_last in range(1, len(names) + 1):
-                stages.append(self._stage(f"from {names[-n_last]}", names[-n_last:], *counted))
-        elif trained := select_blocks(train_blocks, blocks):
-            stages.append(self._stage("fine-tuning", trained, *counted))
-        return stages
+            names = reversed(select_blocks("all", blocks))
+            trained: list[str] = []
+            stages = [head]
+            for name in names:
+                trained.insert(0, name)
+                stages.append((f"from {name}", tuple(trained)))
+            return stages
+        found = select_blocks(train_blocks, blocks)
+        return [head, ("fine-tuning", found)] if found else [head]
 
 
 RECIPES: dict[str, type[Recipe]] = {

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import abc
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 from keras_transfer.backbones.partition import HEAD, Block, read_blocks
 from keras_transfer.backbones.registry import get_backbone
-from keras_transfer.errors import InvalidParameterError, UnknownNameError
+from keras_transfer.errors import InvalidParameterError
 from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation
-from keras_transfer.graph.heads import (
-    Head,
-)
+from keras_transfer.graph.heads import Head
 from keras_transfer.graph.mixing import MIXES
 from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.parameters import (
     NONE,
     Constraint,
     check_parameters,
-    instance_of,
     integer,
     number,
     one_of,
     satisfying,
-    sequence_of,
 )
 from keras_transfer.training.averaging import WISE
 from keras_transfer.training.defaults import stage_defaults
@@ -38,12 +32,9 @@ from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain
 from keras_transfer.training.run_result import RunResult
 from keras_transfer.training.schedules import SCHEDULES
 from keras_transfer.training.stage import AVERAGES, BATCH_NORM_POLICIES, SOLVERS, Stage
+from keras_transfer.training.train_blocks import TRAIN_BLOCKS, names_none
 
-__all__ = ["AUTO_BLOCKS", "BLOCKS", "Recipe", "select_blocks"]
-
-AUTO_BLOCKS = "auto"
-
-BLOCKS = integer(0) | one_of("all", AUTO_BLOCKS) | sequence_of(instance_of(str, "block names"))
+__all__ = ["Recipe"]
 
 
 class Recipe(BaseEstimator, abc.ABC):
@@ -145,7 +136,7 @@ class Recipe(BaseEstimator, abc.ABC):
     """
 
     _constraints: Mapping[str, Constraint] = {
-        "train_blocks": NONE | BLOCKS,
+        "train_blocks": NONE | TRAIN_BLOCKS,
         "epochs": NONE | integer(1),
         "learning_rate": NONE | one_of("auto") | number(0, above=True),
         "head_learning_rate": NONE | number(0, above=True),
@@ -348,6 +339,20 @@ class Recipe(BaseEstimator, abc.ABC):
         return model
 
     @abc.abstractmethod
+    def plan(self, blocks: Sequence[Block]) -> list[tuple[str, Sequence[str]]]:
+        """Name the stages, and the blocks that train in each beside the head.
+
+        Parameters
+        ----------
+        blocks : sequence of Block
+            The model's blocks, the head last.
+
+        Returns
+        -------
+        list of (str, sequence of str)
+            Block names input side first; none where the head trains alone.
+        """
+
     def stages(
         self,
         blocks: Sequence[Block],
@@ -356,7 +361,7 @@ class Recipe(BaseEstimator, abc.ABC):
         batch_size: int = 32,
         pretrained: bool = True,
     ) -> list[Stage]:
-        """Plan the stages.
+        """Plan the stages, with all that they take.
 
         Parameters
         ----------
@@ -372,6 +377,11 @@ class Recipe(BaseEstimator, abc.ABC):
         -------
         list of Stage
         """
+        planned = self.plan(blocks)
+        return [
+            self._stage(name, trained, n_examples, batch_size, pretrained, len(planned) == 1)
+            for name, trained in planned
+        ]
 
     def fit(
         self,
@@ -489,7 +499,7 @@ class Recipe(BaseEstimator, abc.ABC):
         n_examples: int,
         batch_size: int,
         pretrained: bool,
-        only_stage: bool = True,
+        only_stage: bool,
     ) -> Stage:
         """Make a stage of blocks and the head; what was left open is chosen here."""
         chosen = stage_defaults(
@@ -565,56 +575,9 @@ class Recipe(BaseEstimator, abc.ABC):
     @property
     def _is_head_alone(self) -> bool:
         """Whether no stage trains blocks."""
-        blocks = self.train_blocks
-        if isinstance(blocks, (list, tuple)):
-            return not blocks
-        return isinstance(blocks, numbers.Integral) and blocks == 0
+        return names_none(self.train_blocks)
 
     def _asked_of_epochs(self) -> list[str]:
         """Name the settings that only a stage with epochs can follow."""
         names = ("label_smoothing", "focal_gamma", "mix")
         return [name for name in names if getattr(self, name)]
-
-
-def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]:
-    """Resolve a ``train_blocks`` parameter.
-
-    Parameters
-    ----------
-    train_blocks : int, "all" or sequence of str
-        ``"auto"`` is refused: it takes training data to choose.
-    blocks : sequence of Block
-        The head among them.
-
-    Returns
-    -------
-    tuple of str
-        Names of backbone blocks, input side first.
-
-    Raises
-    ------
-    InvalidParameterError
-        If more are asked for than there are.
-    UnknownNameError
-        If a name is not among them.
-    """
-    names = [block.name for block in blocks if block.name != HEAD]
-    if isinstance(train_blocks, str) and train_blocks == "all":
-        return tuple(names)
-    if isinstance(train_blocks, str) and train_blocks == AUTO_BLOCKS:
-        raise InvalidParameterError(
-            f"train_blocks: expected a number, 'all' or names of blocks ({', '.join(names)}) here. "
-            f"Received: 'auto', which an estimator chooses on the training data: use "
-            f"classifier() or regressor()."
-        )
-    if isinstance(train_blocks, (int, np.integer)):
-        if train_blocks > len(names):
-            raise InvalidParameterError(
-                f"train_blocks: expected at most {len(names)}, the number of blocks below the "
-                f"readout ({', '.join(names)}). Received: {train_blocks}. Use 'all' for all."
-            )
-        return tuple(names[len(names) - int(train_blocks) :])
-    for name in train_blocks:
-        if name not in names:
-            raise UnknownNameError("train_blocks: block", name, names, "the model")
-    return tuple(name for name in names if name in set(train_blocks))

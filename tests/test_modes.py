@@ -23,7 +23,6 @@ from keras_transfer.errors import (
     UnknownNameError,
 )
 from keras_transfer.modes import as_recipe
-from keras_transfer.recipe import select_blocks
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 BLOCKS = [Block(name, (), 0) for name in ("stem", "low", "high", "head")]
@@ -272,17 +271,6 @@ def infinite():
 
 
 MISTAKES = {
-    "more blocks than there are": (
-        lambda: select_blocks(4, BLOCKS),
-        InvalidParameterError,
-        r"at most 3, .*\(stem, low, high\)\. Received: 4",
-    ),
-    "an unknown block": (
-        lambda: select_blocks(["hihg"], BLOCKS),
-        UnknownNameError,
-        "Did you mean 'high'",
-    ),
-    "the head as a block": (lambda: select_blocks(["head"], BLOCKS), UnknownNameError, "'head'"),
     "an unknown mode": (
         lambda: as_recipe("composit"),
         UnknownNameError,

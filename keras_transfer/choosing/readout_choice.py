@@ -17,8 +17,8 @@ from keras_transfer.choosing.trial import Trial
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.nodes import Node
 from keras_transfer.graph.readout import CONCATENATE, LAST, Pooling, Readout
-from keras_transfer.recipe import select_blocks
 from keras_transfer.training.lazy_network import LazyNetwork
+from keras_transfer.training.train_blocks import select_blocks
 
 __all__ = [
     "AUTO",

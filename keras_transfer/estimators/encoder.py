@@ -139,8 +139,11 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         seed = int(check_random_state(self.random_state).randint(2**31))
         memory = as_memory(self.memory)
         blueprint = Blueprint(backbone, None, reader.shape, Readout(), seed)
-        choice, readout = None, as_readout(LAST if self.readout == AUTO else self.readout)
-        if self.readout == AUTO and y is not None and backbone.weights is not None:
+        choice, reason = None, "given"
+        readout = as_readout(LAST if self.readout == AUTO else self.readout)
+        if self.readout == AUTO and y is None:
+            reason = "the last block: no y to choose by"
+        elif self.readout == AUTO:
             choice = self._choose(X, y, reader, blueprint)
             readout = choice.readout
         network = LazyNetwork(
@@ -152,7 +155,7 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         self._set_fitted(
             {
                 "backbone_": backbone,
-                "readout_": choice or given_readout(readout, network),
+                "readout_": choice or given_readout(readout, network, reason),
                 "_reader": reader,
                 **columns,
             },

@@ -16,9 +16,10 @@ from keras_transfer.choosing.readout_choice import (
 from keras_transfer.choosing.trial import Trial
 from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import Readout, as_readout
-from keras_transfer.recipe import AUTO_BLOCKS, Recipe
+from keras_transfer.recipe import Recipe
 from keras_transfer.training.lazy_network import LazyNetwork
 from keras_transfer.training.progress import Silent
+from keras_transfer.training.train_blocks import AUTO_BLOCKS
 
 __all__ = ["Structure", "choose_structure"]
 

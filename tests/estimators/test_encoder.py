@@ -67,6 +67,21 @@ def test_names(case):
     assert table.columns.tolist() == names == encoder.get_feature_names_out().tolist()
 
 
+@pytest.mark.parametrize(
+    ("backbone", "readout", "y", "reason"),
+    [
+        (BACKBONE, "conv1", Y, "given"),
+        (BACKBONE, "auto", Y, "chosen among"),
+        (BACKBONE, "auto", None, "no y"),
+        (tiny.cnn, "auto", Y, "weights are random"),
+    ],
+    ids=["given", "chosen", "nothing to choose by", "random"],
+)
+def test_says_why_it_reads_there(backbone, readout, y, reason):
+    encoder = TransferEncoder(backbone, readout=readout, random_state=0).fit(X, y)
+    assert reason in encoder.readout_.reason
+
+
 def test_names_of_what_was_fitted():
     encoder = TransferEncoder(BACKBONE).fit(X)
     encoder.set_params(readout="conv0")
