@@ -36,9 +36,10 @@ _GRIDS = ((2, 2), (4, 4))
 _LARGEST_FEATURES = 4096
 # Neighbouring blocks give much the same; of a deeper network every second or third is tried.
 _MOST_BLOCKS = 18
-# One block alone is chosen by chance among many alike: joining the best of each half of the depth
-# was better by 0.01 to 0.02 of accuracy, over 5 to 20 labels a class from emoji and digits that are
-# in no benchmark. Joining thirds was worse by 0.005 and by 0.009 ± 0.006 on two sets of draws.
+# In how many stretches of the depth the best is looked for, to be joined. One block alone is chosen
+# by chance among many alike: joining the best of each half was better by 0.01 to 0.02 of accuracy,
+# over 5 to 20 labels a class from emoji and digits that are in no benchmark. Joining thirds was
+# worse by 0.005 and by 0.009 ± 0.006 on two sets of draws.
 _PARTS = 2
 # The simplest within so many standard errors of the best, of their difference. It costs no accuracy
 # there (0.806 against 0.802), and leaves out 0.42 of the blocks in place of 0.33.
@@ -249,22 +250,22 @@ def choose_readout(
         return trial.answer(np.concatenate([features[part] for part in _parts(readout)], axis=1))
 
     quick = {each: trial.answer_quickly(features[each]) for each in candidates}
-    # Where the model could end: for each depth the best of each half of what lies below.
+    # Where the model could end: for each depth the best of each stretch of what lies below.
     blocks = list(dict.fromkeys(each.blocks[0] for each in candidates))
     answers: dict[Readout, OutOfFold] = {}
     for n_blocks in range(-(-len(blocks) // 2), len(blocks) + 1):
         if depths.index(blocks[n_blocks - 1]) < least:
             continue
-        halves = [
+        stretches = [
             list(part) for part in np.array_split(np.array(blocks[:n_blocks], object), _PARTS)
         ]
-        halves[-1] = [name for name in halves[-1] if depths.index(name) >= least]
-        parts = [
-            min((each for each in candidates if each.blocks[0] in half), key=quick.__getitem__)
-            for half in halves
-            if half
+        stretches[-1] = [name for name in stretches[-1] if depths.index(name) >= least]
+        best_of_each = [
+            min((each for each in candidates if each.blocks[0] in names), key=quick.__getitem__)
+            for names in stretches
+            if names
         ]
-        readout = _join(parts)
+        readout = _join(best_of_each)
         if readout not in answers:
             answers[readout] = answer(readout)
     best = min(answers, key=lambda each: answers[each].loss)

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from keras_transfer.backbones.backbone import MODALITIES, Backbone
+from keras_transfer.backbones.backbone import MODALITIES
 from keras_transfer.backbones.registry import as_backbone
 from keras_transfer.errors import DataError, KerasTransferError
 from keras_transfer.graph.readout import as_readout
@@ -19,7 +19,6 @@ from keras_transfer.inputs.examples import row_keys
 from keras_transfer.inputs.picture_files import naming_broken_files
 from keras_transfer.inputs.pictures import resolve_image_size
 from keras_transfer.inputs.reader import Loaded, Reader
-from keras_transfer.inputs.readers import read_input
 from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.parameters import (
     NONE,
@@ -65,9 +64,6 @@ class BaseTransfer(BaseEstimator):
         return tags
 
     # === Reading X ===
-
-    def _read_input(self, X: Any, backbone: Backbone) -> Reader:
-        return read_input(X, backbone, self.modality, self.image_size)
 
     def _columns(self, X: Any, reader: Reader) -> dict[str, Any]:
         """Return what the estimator shows of X; of a table what scikit-learn keeps of columns."""

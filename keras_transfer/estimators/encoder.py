@@ -24,6 +24,7 @@ from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.readout import LAST, Readout, as_readout
 from keras_transfer.inputs.examples import row_keys
 from keras_transfer.inputs.picture_files import naming_broken_files
+from keras_transfer.inputs.readers import read_input
 from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.inputs.targets import NumberTargets, class_or_label_targets
 from keras_transfer.store.activation_store import as_memory, open_store
@@ -134,7 +135,7 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         backbone = as_backbone(self.backbone)
         if is_source(X):
             X = open_unlabelled(X)
-        reader = self._read_input(X, backbone)
+        reader = read_input(X, backbone, self.modality, self.image_size)
         columns = self._columns(X, reader)
         seed = int(check_random_state(self.random_state).randint(2**31))
         memory = as_memory(self.memory)

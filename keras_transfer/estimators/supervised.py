@@ -24,6 +24,7 @@ from keras_transfer.fitting.settings import FitSettings, Seeds
 from keras_transfer.fitting.task import Task
 from keras_transfer.inputs.examples import Examples
 from keras_transfer.inputs.reader import Loaded, Reader
+from keras_transfer.inputs.readers import read_input
 from keras_transfer.inputs.sources import is_source, open_labelled
 from keras_transfer.inputs.targets import Targets
 from keras_transfer.inputs.weights import check_sample_weight
@@ -316,7 +317,7 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             X, y, weights, groups = _take(rows, X, y, weights, groups)
         targets = self._read_targets(y, weights)
         encoded = targets.encode(y)
-        reader = self._read_input(X, backbone)
+        reader = read_input(X, backbone, self.modality, self.image_size)
         columns = self._columns(X, reader)
         loaded = self._load(reader, X, display)
         if loaded.skipped:

@@ -228,12 +228,8 @@ class _Run:
         trainer = self.compiled.trainer(
             _trainer_key(stage, self.task, feed), lambda: self._make_trainer(stage, feed)
         )
-        self.set(trainer, stage, feed)
-        return trainer
-
-    def set(self, trainer: Trainer, stage: Stage, feed: Feed) -> None:
-        """Set what of a stage is not compiled in, in an optimizer that is at its start."""
         set_rates(trainer.optimizer, stage)
+        return trainer
 
     def attend(self, feed: Feed) -> None:
         """Validate with what a feed holds, from now on."""
@@ -326,7 +322,7 @@ class _StageRun:
             self.start.restore()
             trainer.reset()
         self.stage = self.stage.at_rate(self.curve.chosen)
-        run.set(trainer, self.stage, feed)
+        set_rates(trainer.optimizer, self.stage)
         run.display.say(f"{self.stage.name}: learning rate {self.curve.chosen:.2g} by a range test")
         return self.stage
 
