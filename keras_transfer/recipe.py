@@ -278,13 +278,13 @@ class Recipe(BaseEstimator, abc.ABC):
                     )
         if as_augmentation(self.augmentation) and not has_pictures:
             raise InvalidParameterError(
-                f"augmentation: expected None for vectors of features. Received: "
-                f"{self.augmentation!r}, which changes pictures."
+                f"augmentation: expected None where X holds no pictures. Received: "
+                f"{self.augmentation!r}, which changes pictures. Leave it out."
             )
         if self.mix is not None and not has_pictures:
             raise InvalidParameterError(
-                f"mix: expected None for vectors of features. Received: {self.mix!r}, which mixes "
-                f"pictures. Leave it out."
+                f"mix: expected None where X holds no pictures. Received: {self.mix!r}, which "
+                f"mixes pictures. Leave it out."
             )
 
     def build(

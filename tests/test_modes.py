@@ -447,7 +447,7 @@ def test_a_dataset_that_cannot_be_mixed_or_smoothed():
     vectors = tf.data.Dataset.from_tensors((np.ones((4, 16), "float32"), np.arange(4) % 3))
     recipe = ParameterTransfer(epochs=1, mix="mixup")
     model = recipe.build(tiny.dense, 3, input_shape=(16,))
-    with pytest.raises(InvalidParameterError, match="mix: expected None for vectors"):
+    with pytest.raises(InvalidParameterError, match="mix: expected None where X holds no pictures"):
         recipe.fit(model, vectors)
     recipe = StructureTransfer(1, epochs=1, focal_gamma=2.0)
     model = recipe.build(tiny.settled(tiny.cnn, SHAPE), 1, task="regression")

@@ -26,7 +26,6 @@ __all__ = [
     "Block",
     "BlockPatterns",
     "Leaf",
-    "list_block_names",
     "partition",
     "read_blocks",
 ]
@@ -172,21 +171,6 @@ def tap(leaves: Sequence[Leaf], block: str) -> Leaf:
         )
     return exits[-1]
 
-
-def list_block_names(model: Any) -> list[str]:
-    """List the blocks of a model that keras_transfer built, with a head or without, input first.
-
-    Parameters
-    ----------
-    model : keras.Model
-
-    Returns
-    -------
-    list of str
-        The head not among them.
-    """
-    parts = [layer.name.partition(".") for layer in model.layers]
-    return list(dict.fromkeys(block for block, dot, _ in parts if dot and block not in RESERVED))
 
 
 def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -> list[Block]:

@@ -19,6 +19,7 @@ from keras_transfer.inputs.examples import row_keys
 from keras_transfer.inputs.picture_files import naming_broken_files
 from keras_transfer.inputs.pictures import resolve_image_size
 from keras_transfer.inputs.reader import Loaded, Reader
+from keras_transfer.inputs.readers import READERS
 from keras_transfer.inputs.sources import is_source, open_unlabelled
 from keras_transfer.parameters import (
     NONE,
@@ -57,10 +58,11 @@ class BaseTransfer(BaseEstimator):
         if modality is None:
             with contextlib.suppress(KerasTransferError, AttributeError):  # fit says what is wrong
                 modality = as_backbone(self.backbone).modality
-        # Where nothing tells, both are read: two axes are features, more are pictures.
-        tags.input_tags.two_d_array = modality != "picture"
-        tags.input_tags.three_d_array = modality != "features"
-        tags.input_tags.string = modality != "features"  # the paths of pictures
+        # Where nothing tells, any modality may be meant.
+        readers = [READERS[modality]] if modality in READERS else list(READERS.values())
+        tags.input_tags.two_d_array = False
+        for tag in [tag for reader in readers for tag in reader.input_tags]:
+            setattr(tags.input_tags, tag, True)
         return tags
 
     # === Reading X ===

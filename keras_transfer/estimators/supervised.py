@@ -360,13 +360,13 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
         """Bring X to the model's input; of files perhaps not all."""
         if reader.has_columns:
             return reader.load(X)
-        with display.counting("reading pictures", count_rows(X)) as advance:
+        with display.counting(f"reading {reader.plural}", count_rows(X)) as advance:
             loaded = reader.load(X, on_error=self.on_error, advance=advance)
         if loaded.skipped:
             name, problem = loaded.skipped[0]
             warn(
-                f"X: {len(loaded.skipped)} of {count_rows(X)} pictures cannot be read and were "
-                f"skipped, the first: {name}: {problem}. data_report_.skipped lists them."
+                f"X: {len(loaded.skipped)} of {count_rows(X)} {reader.plural} cannot be read and "
+                f"were skipped, the first: {name}: {problem}. data_report_.skipped lists them."
             )
         if loaded.n_oriented:
             warn(

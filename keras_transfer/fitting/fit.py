@@ -241,7 +241,7 @@ class _Fit:
         looked_at = np.arange(0), np.zeros((0, 0), np.float32)
 
         def features_of(rows: np.ndarray) -> np.ndarray:
-            if not task.is_picture:  # those of vectors are the user's own
+            if task.reader.has_columns:  # they are the user's own features
                 return np.zeros((len(rows), 0), np.float32)
             nonlocal looked_at
             start, seen = 0, []
@@ -261,7 +261,7 @@ class _Fit:
             skipped=task.skipped,
             n_oriented=task.n_oriented,
         )
-        if task.is_picture:
+        if not task.reader.has_columns:
             for sentence in self.report.warnings(balanced=task.class_weight is not None):
                 warn(sentence)
         # What the head of a regression reads is brought to one scale: it was computed just now.

@@ -103,11 +103,6 @@ class Task:
         return cls(targets=targets, train=examples, held=held, groups=groups, steers=steers, **rest)
 
     @property
-    def is_picture(self) -> bool:
-        """Whether the examples are pictures."""
-        return self.reader.modality == "picture"
-
-    @property
     def inputs(self) -> tuple[Any, ...]:
         """What is read from, as for `naming_broken_files`."""
         return self.train.inputs, None if self.held is None else self.held.inputs

@@ -30,6 +30,8 @@ class FeatureInput:
     n_features: int
     modality: ClassVar[str] = "features"
     has_columns: ClassVar[bool] = True
+    input_tags: ClassVar[tuple[str, ...]] = ("two_d_array",)
+    plural: ClassVar[str] = "rows"
 
     @property
     def shape(self) -> tuple[int, ...]:

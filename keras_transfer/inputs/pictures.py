@@ -89,6 +89,8 @@ class PictureInput:
     pixel_range: tuple[float, float]
     modality: ClassVar[str] = "picture"
     has_columns: ClassVar[bool] = False
+    input_tags: ClassVar[tuple[str, ...]] = ("three_d_array", "string")  # arrays, paths
+    plural: ClassVar[str] = "pictures"
 
     @property
     def shape(self) -> tuple[int, ...]:

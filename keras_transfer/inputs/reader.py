@@ -23,11 +23,17 @@ class Reader(Protocol):
     ----------
     modality : str
     has_columns : bool
-        Whether X is a table, of whose columns scikit-learn keeps number and names.
+        Whether X is a table of numbers, of whose columns scikit-learn keeps number and names.
+    input_tags : tuple of str
+        What X may be, in the words of scikit-learn's ``InputTags``.
+    plural : str
+        What examples are called in messages.
     """
 
     modality: ClassVar[str]
     has_columns: ClassVar[bool]
+    input_tags: ClassVar[tuple[str, ...]]
+    plural: ClassVar[str]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -118,4 +118,3 @@ def test_what_the_loss_reads(kind, targets):
     task = part(targets, kind=kind, validation=None)
     expected = (targets - 20) / 10 if kind.task == "regression" else targets
     np.testing.assert_array_equal(task.trained_targets, expected)
-    assert not task.is_picture
