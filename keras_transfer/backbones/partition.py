@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "Block",
     "BlockPatterns",
     "Leaf",
+    "layers_by_block",
     "partition",
     "read_blocks",
 ]
@@ -171,6 +172,25 @@ def tap(leaves: Sequence[Leaf], block: str) -> Leaf:
         )
     return exits[-1]
 
+
+def layers_by_block(model: Any, blocks: Sequence[Block]) -> Iterator[tuple[Any, str]]:
+    """Iterate over the layers of a flat model, each with its block.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The whole of which the blocks are, or a part of it.
+    blocks : sequence of Block
+
+    Yields
+    ------
+    layer : keras.Layer
+    block : str
+        Its name; empty for a layer that stands in none.
+    """
+    block_of = {layer: block.name for block in blocks for layer in block.layers}
+    for layer in model.layers:
+        yield layer, block_of.get(layer.name, "")
 
 
 def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -> list[Block]:

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.backbones.partition import HEAD, LOGITS, STANDARDISED, Block
+from keras_transfer.backbones.partition import (
+    HEAD,
+    LOGITS,
+    STANDARDISED,
+    Block,
+    layers_by_block,
+)
 from keras_transfer.choosing.trial import Trial
 from keras_transfer.graph.heads import TASKS, trained_output
 from keras_transfer.training.boundary import Boundary
@@ -129,18 +135,18 @@ def _signal(
 
     whole = keras.Model(model.inputs, trained_output(model))
     losses = keras.losses.get(TASKS[task].loss)
-    held = {
-        block.name: [
-            weight
-            for layer in block.layers
-            for weight in model.get_layer(layer).weights
-            # Statistics and the states of random generators have no gradient.
-            if not weight.path.endswith(("moving_mean", "moving_variance", "seed_generator_state"))
-            and weight.dtype.startswith("float")
-        ]
-        for block in blocks
-        if block.name != HEAD
-    }
+    held: dict[str, list[Any]] = {block.name: [] for block in blocks if block.name != HEAD}
+    for layer, name in layers_by_block(model, blocks):
+        if name in held:
+            held[name] += [
+                weight
+                for weight in layer.weights
+                # Statistics and the states of random generators have no gradient.
+                if not weight.path.endswith(
+                    ("moving_mean", "moving_variance", "seed_generator_state")
+                )
+                and weight.dtype.startswith("float")
+            ]
     flat = [weight for each in held.values() for weight in each]
     total = [np.zeros(weight.shape) for weight in flat]
     start = 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_transfer.backbones.partition import Block
+from keras_transfer.backbones.partition import Block, layers_by_block
 from keras_transfer.training.freezing import trained_weights
 from keras_transfer.training.stage import Stage
 
@@ -54,19 +54,16 @@ def audit(model: Any, blocks: Sequence[Block], stage: Stage) -> list[AuditRow]:
     list of AuditRow
         One for each block, input side first.
     """
-    layers = {layer.name: layer for layer in model.layers}
+    trained = dict.fromkeys((block.name for block in blocks), 0)
+    for layer, name in layers_by_block(model, blocks):
+        if name:
+            trained[name] += sum(math.prod(weight.shape) for weight in trained_weights(layer))
     rows = []
     for block in blocks:
-        trained = sum(
-            math.prod(weight.shape)
-            for name in block.layers
-            if name in layers
-            for weight in trained_weights(layers[name])
-        )
         trains = block.name in stage.trained
         policy = (stage.batch_norm if trains else "frozen") if block.batch_norm else "-"
         rate = stage.learning_rates.get(block.name)
         if trains and stage.solver == "exact":
             rate = math.nan
-        rows.append(AuditRow(block.name, block.parameters, trained, rate, policy))
+        rows.append(AuditRow(block.name, block.parameters, trained[block.name], rate, policy))
     return rows

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.backbones.partition import Block
+from keras_transfer.backbones.partition import Block, layers_by_block
 from keras_transfer.backbones.walk import leaf_layers
 from keras_transfer.errors import UnknownNameError
 from keras_transfer.training.stage import Stage
@@ -52,12 +52,11 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
     for name in stage.trained:
         if name not in names:
             raise UnknownNameError(f"stage {stage.name!r}: block", name, names, model.name)
-    block_of = {layer: block.name for block in blocks for layer in block.layers}
     with contextlib.ExitStack() as held:
         # A frozen parent hides what trains inside it; setting it sets every child: it comes first.
         model.trainable = True
-        for layer in model.layers:
-            trains = block_of.get(layer.name) in stage.trained
+        for layer, block in layers_by_block(model, blocks):
+            trains = block in stage.trained
             # Outermost only: setting a parent sets everything inside it.
             _set_flag(layer, trains)
             for inner in leaf_layers(layer):
@@ -135,10 +134,9 @@ def frozen_weights(model: Any, blocks: Sequence[Block], stage: Stage) -> list[An
     """
     import keras
 
-    block_of = {layer: block.name for block in blocks for layer in block.layers}
     frozen = []
-    for layer in model.layers:
-        if block_of.get(layer.name) not in stage.trained:
+    for layer, block in layers_by_block(model, blocks):
+        if block not in stage.trained:
             frozen += layer.weights
         elif stage.batch_norm != "train":
             for inner in leaf_layers(layer):

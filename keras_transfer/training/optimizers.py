@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from keras_transfer.backbones.partition import Block
+from keras_transfer.backbones.partition import Block, layers_by_block
 from keras_transfer.errors import (
     FreezeError,
     InvalidParameterError,
@@ -62,11 +62,10 @@ def build_optimizer(model: Any, blocks: Sequence[Block], stage: Stage) -> Any:
     for number, optimizer in enumerate(by_rate.values()):
         optimizer.name = f"{optimizer.name}_{number}"
     by_path = {
-        weight.path: by_rate[stage.learning_rates[block.name]]
-        for block in blocks
-        if block.name in stage.trained
-        for layer in block.layers
-        for weight in trained_weights(model.get_layer(layer))
+        weight.path: by_rate[stage.learning_rates[block]]
+        for layer, block in layers_by_block(model, blocks)
+        if block in stage.trained
+        for weight in trained_weights(layer)
     }
     # Whole paths as keys: a pattern that matches nothing would go unnoticed.
     default = by_rate[rates[0]]
