@@ -132,8 +132,8 @@ def _predict(estimator: Any, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         return
     probabilities = estimator.predict_proba(paths)
     if estimator._targets.task == "multilabel":
-        for path, row in zip(paths, probabilities.tolist(), strict=True):
-            labels = [int(value >= 0.5) for value in row]
+        answers = estimator._targets.decode(probabilities).tolist()
+        for path, row, labels in zip(paths, probabilities.tolist(), answers, strict=True):
             shown = {name: round(value, 6) for name, value in zip(columns, row, strict=True)}
             yield {
                 "path": path,
@@ -142,12 +142,12 @@ def _predict(estimator: Any, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
             }
         return
     names = [str(label) for label in estimator.classes_.tolist()]
-    for path, row in zip(paths, probabilities, strict=True):
-        best = int(row.argmax())
+    answers = estimator._targets.decode(probabilities).tolist()
+    for path, row, label in zip(paths, probabilities, answers, strict=True):
         yield {
             "path": path,
-            "label": names[best],
-            "probability": round(float(row[best]), 6),
+            "label": str(label),
+            "probability": round(float(row.max()), 6),
             "probabilities": {
                 name: round(float(value), 6) for name, value in zip(names, row, strict=True)
             },

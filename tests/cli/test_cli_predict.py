@@ -5,13 +5,21 @@ import io
 import json
 import os
 
+import numpy as np
 import pytest
 import tiny
 
 import keras_transfer
+from keras_transfer import (
+    ParameterTransfer,
+    TransferClassifier,
+    TransferEncoder,
+    TransferRegressor,
+)
 from keras_transfer.cli import predict as module
 
 X, Y = tiny.pictures(n_per_class=6)
+RECIPE = ParameterTransfer(epochs=8, learning_rate=1e-2)
 
 
 def rows(result):
@@ -107,3 +115,41 @@ def test_mistakes(call, fitted, folder, tmp_path):
     assert call("predict", fitted).exit_code == 2
     result = call("predict", fitted, "-", input="")
     assert "none on standard input" in result.stderr
+
+
+def save_fitted(estimator, y, path):
+    estimator.fit(X, y).save(path)
+    return estimator
+
+
+def test_several_labels(call, folder, tmp_path):
+    y = np.stack([Y == "circle", Y != "square"], axis=1).astype(int)
+    clf = TransferClassifier(tiny.cnn, RECIPE, readout="last", guard=None, random_state=0)
+    save_fitted(clf, y, tmp_path / "labels")
+    paths = sorted(str(path) for path in folder.rglob("*.png"))
+    answers = rows(call("predict", tmp_path / "labels", *paths))
+    table = [[int(row["label_0"]), int(row["label_1"])] for row in answers]
+    assert table == clf.predict(paths).tolist()
+    result = call("predict", tmp_path / "labels", paths[0], "--json")
+    probabilities = json.loads(result.stdout)["probabilities"]
+    assert list(probabilities.values()) == pytest.approx(clf.predict_proba(paths[:1])[0], abs=1e-6)
+    result = call("evaluate", tmp_path / "labels", folder)
+    assert result.exit_code != 0
+    assert "one of several labels. Use its score(X, y)" in result.stderr
+
+
+def test_several_numbers(call, folder, tmp_path):
+    y = np.stack([X.mean(axis=(1, 2, 3)), np.arange(len(X))], axis=1)
+    reg = TransferRegressor(tiny.cnn, RECIPE, readout="last", guard=None, random_state=0)
+    save_fitted(reg, y, tmp_path / "numbers")
+    paths = sorted(str(path) for path in folder.rglob("*.png"))
+    answers = rows(call("predict", tmp_path / "numbers", *paths))
+    table = [[float(row["value_0"]), float(row["value_1"])] for row in answers]
+    np.testing.assert_allclose(table, reg.predict(paths), rtol=1e-6)
+
+
+def test_an_encoder_predicts_nothing(call, folder, tmp_path):
+    TransferEncoder(tiny.cnn, random_state=0).fit(X).save(tmp_path / "encoder")
+    result = call("predict", tmp_path / "encoder", folder)
+    assert result.exit_code != 0
+    assert "TransferEncoder" in result.stderr
