@@ -10,7 +10,13 @@ from sklearn.linear_model import LogisticRegression
 
 import keras_transfer
 from keras_transfer import CompositeTransfer, StructureTransfer, TransferClassifier, get_backbone
+from keras_transfer.choosing.block_choice import BlockChoice, choose_blocks
+from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import InvalidParameterError
+from keras_transfer.graph.blueprint import Blueprint
+from keras_transfer.graph.heads import Head
+from keras_transfer.graph.readout import Readout
+from keras_transfer.inputs.examples import row_keys
 
 X, Y = tiny.vectors()
 
@@ -94,13 +100,6 @@ def test_a_block_that_is_spoiled_is_found():
     assert "low 1.00" in str(clf.train_blocks_)
 
 
-def test_random_weights_all_train():
-    clf = TransferClassifier(tiny.dense, CompositeTransfer("auto", epochs=1), random_state=0)
-    clf.fit(X, Y)
-    assert clf.train_blocks_.names == ("low", "high")
-    assert clf.train_blocks_.reason == "the weights are random"
-
-
 def test_it_is_saved(tmp_path):
     fitted().save(tmp_path / "clf.keras_transfer")
     loaded = keras_transfer.load(tmp_path / "clf.keras_transfer")
@@ -110,3 +109,35 @@ def test_it_is_saved(tmp_path):
 def test_without_training_data_it_is_refused():
     with pytest.raises(InvalidParameterError, match=r"'auto', which an estimator chooses"):
         CompositeTransfer("auto").build(source(), outputs=2, input_shape=(5,))
+
+
+def weightless(input_shape):
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Rescaling(0.5, name="half")])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "groups", "reason"),
+    [
+        (tiny.dense, None, "the weights are random"),
+        (weightless, None, "no block has weights"),
+        (None, np.zeros(len(Y)), "one group only"),
+    ],
+    ids=["random", "weightless", "one group"],
+)
+def test_all_blocks_train_where_nothing_tells(backbone, groups, reason):
+    recipe = StructureTransfer("auto", epochs=1)
+    clf = TransferClassifier(
+        backbone or source(), recipe, random_state=0, readout="last", guard=None
+    )
+    choice = clf.fit(X, Y, groups=groups).train_blocks_
+    names = tuple(block.name for block in clf.backbone_.list_blocks((5,)))
+    assert choice == BlockChoice(names, reason=reason)
+    assert str(choice) == f"all blocks: {reason}"
+
+
+def test_all_blocks_train_where_there_is_no_time_to_look():
+    blueprint = Blueprint(source(), Head("multiclass", 2), (5,), Readout(), seed=0)
+    trial = Trial(X, row_keys(X), (Y == "yes").astype(int), "multiclass", 2, np.ones(len(X)))
+    network = trial.network(blueprint)
+    found = choose_blocks(network, trial, network.outline.blocks, deadline=0.0)
+    assert found == BlockChoice(("low", "high"), reason="no time to look at their gradients")
