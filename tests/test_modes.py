@@ -196,6 +196,17 @@ def test_fit_on_a_dataset_of_ones_own(tmp_path):
     assert result.score > 0.8
 
 
+def test_a_score_on_a_dataset_has_a_standard_error():
+    recipe = StructureTransfer()
+    model = recipe.build(tiny.settled(tiny.cnn, SHAPE), outputs=3)
+    result = recipe.fit(model, dataset(), validation_data=dataset(), verbose=False)
+    n, share = 24, result.score
+    assert 0 < share < 1
+    # By theory, were all classes alike; the bootstrap draws within each.
+    assert result.standard_error == pytest.approx((share * (1 - share) / n) ** 0.5, rel=0.3)
+    assert np.isnan(recipe.fit(model, dataset(), verbose=False).standard_error)
+
+
 def test_fit_on_a_foreign_model():
     model = keras.Sequential(
         [

@@ -117,9 +117,10 @@ def register_backbone(
     """
     if not isinstance(name, str) or not name:
         raise InvalidTypeError(f"name: expected a non-empty string. Received: {name!r}.")
-    if not callable(build):
+    if not callable(build) or _is_keras_model(build):  # a model is callable, on data
         raise InvalidTypeError(
-            f"build: expected a callable (input_shape) -> keras.Model. Received: {build!r}."
+            f"build: expected a callable (input_shape) -> keras.Model. Received: {build!r}. Of a "
+            f"model that is built, get_backbone makes a Backbone."
         )
     if name in _BUILT_IN or (name in _REGISTERED and not overwrite):
         raise InvalidParameterError(
