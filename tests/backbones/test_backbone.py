@@ -9,6 +9,7 @@ import tiny
 from keras_transfer import get_backbone
 from keras_transfer.backbones.applications import FAMILIES, ApplicationsSource
 from keras_transfer.backbones.backbone import IMAGENET
+from keras_transfer.errors import InvalidParameterError
 
 
 def identity(backbone):
@@ -71,3 +72,23 @@ def test_what_can_do_something_else_the_next_time_is_not_told():
     assert identity(get_backbone(tiny.dense)) is None
     own = keras.Model(inputs, keras.layers.Dense(2)(Own()(inputs)))
     assert identity(get_backbone(own)) is None
+
+
+def test_a_callable_may_leave_the_building_to_us():
+    def unbuilt(input_shape):
+        return keras.Sequential([keras.layers.Dense(3, name="low")])
+
+    assert get_backbone(unbuilt).load((5,)).count_params() == 18
+
+
+def test_several_outputs_are_refused():
+    def two(input_shape):
+        inputs = keras.Input(input_shape)
+        return keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(3)(inputs)])
+
+    with pytest.raises(InvalidParameterError) as caught:
+        get_backbone(two).load((5,))
+    assert str(caught.value) == (
+        "backbone 'two': expected a model with one input and one output. Received: 1 inputs and 2 "
+        "outputs. Pass keras.Model(model.inputs[0], model.outputs[0])."
+    )

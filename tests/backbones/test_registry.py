@@ -132,6 +132,11 @@ class _Estimator(LogisticRegression):
     pass
 
 
+def _registered(name, **options):
+    register_backbone(name, tiny.cnn, overwrite=True)
+    return get_backbone(name, **options)
+
+
 MISTAKES = {
     "an unknown name": (
         lambda: get_backbone("MobilNetV2"),
@@ -209,6 +214,31 @@ MISTAKES = {
         r"expected \(16, 16, 3\)",
     ),
     "no shape": (lambda: get_backbone(tiny.cnn).load(), InvalidParameterError, "Pass input_shape"),
+    "no name": (
+        lambda: register_backbone("", tiny.cnn),
+        InvalidTypeError,
+        "name: expected a non-empty string. Received: ''",
+    ),
+    "a number for a name": (
+        lambda: register_backbone(3, tiny.cnn),
+        InvalidTypeError,
+        "name: expected a non-empty string. Received: 3",
+    ),
+    "a file to build from": (
+        lambda: register_backbone("Mine", "mine.keras"),
+        InvalidTypeError,
+        r"build: expected a callable \(input_shape\) -> keras\.Model\. Received: 'mine\.keras'",
+    ),
+    "weights of a backbone": (
+        lambda: get_backbone(get_backbone(tiny.cnn), weights=None),
+        InvalidParameterError,
+        r"weights: belong to a name\. Received with Backbone\(name='cnn'",
+    ),
+    "weights of a registered name": (
+        lambda: _registered("Tiny", weights="file.weights.h5"),
+        InvalidParameterError,
+        r"weights: 'Tiny' was registered with its own\. Received: 'file\.weights\.h5'",
+    ),
     "a callable that returns no model": (
         lambda: get_backbone(lambda shape: shape).load((3,)),
         InvalidTypeError,

@@ -181,3 +181,13 @@ def test_what_cannot_be_built_anew_is_known_before_anything_trains(make):
 
     with pytest.raises(TypeError, match="expected layers that Keras can build anew"):
         Assembly(get_backbone(backbone), Head("multiclass", 3), input_shape=(16, 16, 3))
+
+
+def test_refuses_to_read_a_layer_of_several_outputs():
+    def recurrent(input_shape):
+        inputs = keras.Input(input_shape)
+        last, *_ = keras.layers.LSTM(4, return_state=True, name="memory")(inputs)
+        return keras.Model(inputs, last)
+
+    with pytest.raises(InvalidParameterError, match=r"Received: 'memory\.memory', with several"):
+        Assembly(get_backbone(recurrent), Head("multiclass", 2), input_shape=(6, 4))

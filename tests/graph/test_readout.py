@@ -93,6 +93,28 @@ def test_vectors_are_read_as_they_are():
     ]
 
 
+def sequence(input_shape):
+    """Six steps of four features; one convolution over the steps."""
+    return keras.Sequential(
+        [keras.Input(input_shape), keras.layers.Conv1D(4, 3, padding="same", name="steps")]
+    )
+
+
+def test_a_sequence_is_averaged():
+    x = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
+    backbone = get_backbone(sequence((6, 4)))
+    model = tiny.classifier(backbone, 2)
+    read = keras.Model(model.input, model.get_layer(LOGITS).input)(x)
+    np.testing.assert_allclose(read, backbone.load()(x).numpy().mean(axis=1), rtol=1e-5, atol=1e-6)
+
+
+def boxes(input_shape):
+    """Ends in five axes."""
+    return keras.Sequential(
+        [keras.Input(input_shape), keras.layers.Reshape((2, 8, 16, 3), name="boxes")]
+    )
+
+
 def test_is_a_value():
     readout = Readout(["a", "b"], pooling=["average", [2, 3]])
     assert readout.pooling == ("average", (2, 3))
@@ -112,6 +134,18 @@ MISTAKES = {
         lambda x: features(Readout("conv2", pooling=(3, 3)), x),
         InvalidParameterError,
         "at most 2 x 2",
+    ),
+    "a grid of a sequence": (
+        lambda x: tiny.classifier(
+            get_backbone(sequence), 2, input_shape=(6, 4), readout=Readout("steps", (2, 2))
+        ),
+        InvalidParameterError,
+        r"expected 'average' for a sequence of shape \(None, 6, 4\)\. Received: \(2, 2\)",
+    ),
+    "an output of five axes": (
+        lambda x: tiny.classifier(get_backbone(boxes), 2, input_shape=SHAPE),
+        InvalidParameterError,
+        r"a block output of 2 to 4 axes\. Received: \(None, 2, 8, 16, 3\)",
     ),
     "another pooling": (lambda x: Readout("a", "max"), InvalidParameterError, "Received: 'max'"),
     "a grid of nothing": (lambda x: Readout("a", (0, 2)), InvalidParameterError, r"\(0, 2\)"),

@@ -349,3 +349,23 @@ def test_what_hardly_moves_in_few_examples_is_not_blown_up_to_noise():
         rights[name] = np.mean(answers == y[40:])
     assert rights["without"] > 0.6
     assert rights["with"] > rights["without"] - 0.02
+
+
+def test_an_example_that_outweighs_all_others_is_foretold_by_none():
+    X, y, _ = data(40, 6, 2)
+    for heavy, is_told in ((1.0, True), (1e13, False)):
+        weights = np.r_[heavy, np.ones(39)]
+        loss = leave_one_out_loss(X, y, "multiclass", n_outputs=2, weights=weights)
+        assert np.isfinite(loss) == is_told
+        head = solve_head(X, y, "multiclass", n_outputs=2, weights=weights)
+        assert probabilities(X[:1], head)[0, y[0]] > 0.5
+
+
+def test_a_large_ridge_that_does_not_end_is_said(monkeypatch):
+    monkeypatch.setattr(directions, "LARGEST", 5)
+    X, _, _ = data(200, 60, 2)
+    target = np.random.default_rng(1).normal(size=(200, 1))
+    solve_head(X, target, "regression", n_outputs=1, penalty=1.0)  # without a warning
+    monkeypatch.setattr(exact_head, "MAX_ITERATIONS", 1)
+    with pytest.warns(KerasTransferWarning, match="penalty of 1: the residual of a column"):
+        solve_head(X, target, "regression", n_outputs=1, penalty=1.0)

@@ -266,6 +266,25 @@ def test_a_dataset_that_does_not_know_its_length():
     assert math.isnan(timed.seconds)
 
 
+def test_a_validation_that_does_not_know_its_length():
+    """Batches are counted, and each takes its time."""
+
+    def wait(x, y):
+        time.sleep(0.05)
+        return x, y
+
+    def slowly(x, y, weights):
+        inputs, targets = tf.py_function(wait, (x, y), (x.dtype, y.dtype))
+        return tf.ensure_shape(inputs, x.shape), tf.ensure_shape(targets, y.shape), weights
+
+    known = ordered_batches((X, Y, np.ones(len(Y), "float32")), 4).map(slowly)
+    unknown = known.filter(lambda *batch: True)
+    assert unknown.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    (timed,) = run(make(), STAGES[:1], sample=sample(), validation=Validation(unknown)).forecast
+    assert timed.seconds_validation > 6 * 0.05
+    assert timed.seconds > 2 * timed.seconds_validation
+
+
 def test_an_optimizer_of_the_users_own_is_not_timed():
     class Mine(keras.optimizers.SGD):
         pass

@@ -35,6 +35,38 @@ def test_the_least_that_another_method_finds():
     assert iterations < 10
 
 
+def test_rough_steps_come_to_the_same_least(monkeypatch):
+    directions = Directions.of(X, np.ones(40))
+    inner, offset, loss, iterations = minimise(directions, loss_of, np.zeros(1), 0.5)
+    monkeypatch.setattr(newton, "_MAX_INNER", 1)
+    rough = minimise(directions, loss_of, np.zeros(1), 0.5)
+    np.testing.assert_allclose(rough[0], inner, atol=1e-3)
+    np.testing.assert_allclose(rough[1], offset, atol=1e-3)
+    assert rough[2] == pytest.approx(loss, rel=1e-4)
+    assert rough[3] > iterations
+
+
+def test_it_ends_where_no_step_lowers_the_loss():
+    """At a kink: a slope of 1 upwards, and no way down."""
+
+    def kinked(logits):
+        up = np.where(logits >= 0, 1.0, -1.0)
+        return float(np.abs(logits).sum()), up, lambda change: change, np.ones_like(logits)
+
+    directions = Directions.of(X, np.ones(40))
+    inner, offset, loss, iterations = minimise(directions, kinked, np.zeros(1), 0.5)
+    assert not inner.any()
+    assert (offset, loss, iterations) == (0, 0, 0)
+
+
+def test_without_any_curvature_it_says_that_it_came_nowhere():
+    """So sure and so wrong that a little less of it changes nothing; and no feature to go by."""
+    directions = Directions.of(np.ones((40, 3)), np.ones(40))
+    with pytest.warns(KerasTransferWarning, match="expected to be solved in 100 iterations"):
+        _, offset, _, iterations = minimise(directions, loss_of, np.full(1, 1e4), 0.5)
+    assert (offset, iterations) == (1e4, 100)
+
+
 def test_too_few_steps_are_said(monkeypatch):
     monkeypatch.setattr(newton, "MAX_ITERATIONS", 1)
     with pytest.warns(KerasTransferWarning, match="penalty of 0.001: the loss may be"):
