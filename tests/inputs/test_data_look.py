@@ -168,6 +168,15 @@ def test_the_out_of_fold_scores_are_those_of_fits_without_the_row():
         np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
 
 
+def test_features_that_do_not_vary_tell_nothing():
+    features, labels = groups()
+    for scale in (0.0, 1e-3):  # and what varies by no more than rounding
+        report = look((1e3 + scale * features).astype(np.float32), labels, 60)
+        assert (report.leaks, report.suspects, report.n_judged) == ((), (), 0)
+        assert report.agreement is None
+    assert look(1e3 + features, labels, 60).agreement > 0.9
+
+
 # === Classes ===
 
 

@@ -75,6 +75,13 @@ def test_what_is_refused(contents, problem):
     assert re.match(problem, found)
 
 
+def test_a_header_that_pillow_stumbles_over():
+    contents = bytearray(FINE["BMP"])
+    contents[14] = 3  # the size of its header, which tells the kind
+    problem = "a damaged header (Unsupported BMP header type (3))"
+    assert find_header_problem(bytes(contents)) == (problem, False)
+
+
 def test_a_picture_too_large_is_refused_without_decoding_it():
     contents = huge_png()
     tracemalloc.start()

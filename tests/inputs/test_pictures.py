@@ -1,10 +1,12 @@
 """Pictures on their way to the model: what is refused, which values mean white, how they shrink."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from keras_transfer import TransferClassifier
 from keras_transfer.errors import DataError, InvalidParameterError
@@ -228,6 +230,31 @@ def test_what_comes_out_lies_in_0_to_255(size):
     assert prepared.shape == (5, *size, 3)
     assert prepared.min() >= 0
     assert prepared.max() <= 255 * (1 + 1e-6)
+
+
+# === Lists ===
+
+
+@pytest.mark.parametrize(
+    "single", ["picture.png", b"GIF89a", Path("picture.png"), Image.fromarray(RGB[0])], ids=repr
+)
+def test_a_single_picture_is_no_list(single):
+    with pytest.raises(DataError, match=r"Received: a single one, .*\. Pass \[picture\]\.$"):
+        PictureInput((8, 6), BYTES).load(single)
+
+
+def test_arrays_of_different_sizes_name_the_row_that_is_none():
+    holed = RGB[1, :5].astype(float)
+    holed[2, 2, 0] = np.nan
+    words = RGB[1, :5].astype(str)
+    for bad, problem in ((holed, "NaN"), (words, "an array of <U3")):
+        with pytest.raises(DataError, match=f"^row 1 of X: expected .*numbers.*{problem}"):
+            PictureInput((8, 6), BYTES).load([RGB[0], bad])
+
+
+def test_nested_lists_of_no_one_shape_are_refused():
+    with pytest.raises(DataError, match=r"of one shape in one array\. Received: a list .*Bring"):
+        PictureInput((8, 6), BYTES).load([[[1, 2], [3, 4]], [[1, 2, 3], [4, 5, 6]]])
 
 
 # === Arrays of every kind ===

@@ -114,6 +114,14 @@ def test_refuses_groups(groups, message):
         hold_out(np.array([0, 0, 1, 1]), 0.5, np.random.default_rng(0), np.array(groups))
 
 
+def test_classes_of_fewer_examples_than_the_folds_of_groups():
+    classes, groups = np.repeat(np.arange(5), 2), np.arange(10)
+    with pytest.raises(DataError, match=r"^validation: .*n_splits=5 .*Pass validation=None or val"):
+        hold_out(classes, 0.2, np.random.default_rng(0), groups)
+    train, held = hold_out(classes, 0.5, np.random.default_rng(0), groups)
+    assert set(classes[train]) == set(classes[held]) == set(range(5))
+
+
 def test_rows_of_labels_and_numbers():
     for targets in (np.zeros((10, 3), np.float32), np.zeros((10, 1))):
         train, held = hold_out(targets, 0.2, np.random.default_rng(0))
