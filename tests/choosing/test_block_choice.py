@@ -10,13 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 import keras_transfer
 from keras_transfer import CompositeTransfer, StructureTransfer, TransferClassifier, get_backbone
-from keras_transfer.choosing.block_choice import BlockChoice, choose_blocks
-from keras_transfer.choosing.trial import Trial
 from keras_transfer.errors import InvalidParameterError
-from keras_transfer.graph.blueprint import Blueprint
-from keras_transfer.graph.heads import Head
-from keras_transfer.graph.readout import Readout
-from keras_transfer.inputs.examples import row_keys
+from keras_transfer.training import stored_outputs
 
 X, Y = tiny.vectors()
 
@@ -100,6 +95,66 @@ def test_a_block_that_is_spoiled_is_found():
     assert "low 1.00" in str(clf.train_blocks_)
 
 
+def test_random_weights_all_train():
+    clf = TransferClassifier(tiny.dense, CompositeTransfer("auto", epochs=1), random_state=0)
+    clf.fit(X, Y)
+    assert clf.train_blocks_.names == ("low", "high")
+    assert clf.train_blocks_.reason == "the weights are random"
+
+
+def all_train(backbone, y=Y, **options):
+    """Let the data choose, and return why they chose nothing, once all blocks are seen to train."""
+    clf = TransferClassifier(
+        backbone, CompositeTransfer("auto", epochs=1), random_state=0, readout="last", guard=None
+    )
+    clf.fit(X, y, **options)
+    choice = clf.train_blocks_
+    assert choice.signal == ()
+    assert str(choice) == f"all blocks: {choice.reason}"
+    assert clf.stages_[-1].stage.trained == (*choice.names, "head")
+    return choice
+
+
+def test_examples_that_tell_nothing_train_all():
+    choice = all_train(source(), groups=np.zeros(len(X)))
+    assert choice.names == ("low", "high")
+    assert choice.reason == "one group only"
+    assert all_train(source(), np.arange(len(X))).reason == "one example of each class"
+
+
+def test_blocks_without_weights_have_nothing_to_tell():
+    def raw(input_shape):
+        return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten()])
+
+    assert all_train(raw).reason == "no block has weights"
+
+
+def test_a_network_that_no_gradient_passes_trains_whole():
+    model = tiny.dense((5,))
+    model.layers[-1].set_weights([np.zeros((16, 8)), np.full(8, -1.0)])  # relu gives 0 for all
+    choice = all_train(get_backbone(model))
+    assert choice.names == ("low", "high")
+    assert choice.reason == "no gradient reaches them"
+
+
+def test_without_time_all_train(computed, empty_store, monkeypatch):
+    """Neither for the pass of the network, nor, where that is kept, for the gradients."""
+    monkeypatch.setattr(stored_outputs, "_COMPILED", 0)  # these are few
+
+    def fit(**parameters):
+        recipe = CompositeTransfer("auto", epochs=1)
+        options = {"random_state": 0, "readout": "last", "guard": None, **parameters}
+        return TransferClassifier(source(), recipe, **options).fit(X, Y).train_blocks_
+
+    late = fit(time_budget=1e-9)
+    assert late.names == ("low", "high")
+    assert late.reason == "no time to look at their gradients"
+    assert fit().reason == ""
+    computed.clear()
+    assert fit(time_budget=1e-9) == late
+    assert computed == []
+
+
 def test_it_is_saved(tmp_path):
     fitted().save(tmp_path / "clf.keras_transfer")
     loaded = keras_transfer.load(tmp_path / "clf.keras_transfer")
@@ -109,35 +164,3 @@ def test_it_is_saved(tmp_path):
 def test_without_training_data_it_is_refused():
     with pytest.raises(InvalidParameterError, match=r"'auto', which an estimator chooses"):
         CompositeTransfer("auto").build(source(), outputs=2, input_shape=(5,))
-
-
-def weightless(input_shape):
-    return keras.Sequential([keras.Input(input_shape), keras.layers.Rescaling(0.5, name="half")])
-
-
-@pytest.mark.parametrize(
-    ("backbone", "groups", "reason"),
-    [
-        (tiny.dense, None, "the weights are random"),
-        (weightless, None, "no block has weights"),
-        (None, np.zeros(len(Y)), "one group only"),
-    ],
-    ids=["random", "weightless", "one group"],
-)
-def test_all_blocks_train_where_nothing_tells(backbone, groups, reason):
-    recipe = StructureTransfer("auto", epochs=1)
-    clf = TransferClassifier(
-        backbone or source(), recipe, random_state=0, readout="last", guard=None
-    )
-    choice = clf.fit(X, Y, groups=groups).train_blocks_
-    names = tuple(block.name for block in clf.backbone_.list_blocks((5,)))
-    assert choice == BlockChoice(names, reason=reason)
-    assert str(choice) == f"all blocks: {reason}"
-
-
-def test_all_blocks_train_where_there_is_no_time_to_look():
-    blueprint = Blueprint(source(), Head("multiclass", 2), (5,), Readout(), seed=0)
-    trial = Trial(X, row_keys(X), (Y == "yes").astype(int), "multiclass", 2, np.ones(len(X)))
-    network = trial.network(blueprint)
-    found = choose_blocks(network, trial, network.outline.blocks, deadline=0.0)
-    assert found == BlockChoice(("low", "high"), reason="no time to look at their gradients")

@@ -84,6 +84,33 @@ def test_a_class_of_one_example_is_not_answered_for():
     assert np.isfinite(found.loss)
 
 
+def test_where_each_class_is_all_in_one_group_nothing_is_answered():
+    found = answer(groups=TARGETS)
+    assert np.isnan(found.outputs).all()
+    assert np.isnan(found.losses).all()
+    assert not found.weights.any()
+    assert found.loss == found.standard_error == np.inf
+    truth, outputs, weights = found.answers(TARGETS, "multiclass")
+    assert (truth.shape, outputs.shape, weights.shape) == ((0,), (3, 0, 3), (0,))
+
+
+def test_the_one_example_that_counts_is_not_answered_for():
+    """Without it no head can be solved; with it all others are answered for, and do not count."""
+    alone = np.eye(1, 60)[0]
+    numbers = FEATURES[:, :1]
+    found = answer(targets=numbers, task="regression", n_outputs=1, weights=alone)
+    assert np.isnan(found.losses[0])
+    assert np.isfinite(found.losses[1:]).sum() >= 48 - 2 * 11
+    assert found.loss == np.inf
+
+
+def test_one_example_of_nearly_all_the_weight_tells_no_error():
+    found = answer(weights=np.r_[1.0, np.full(59, 1e-20)])
+    assert found.loss == pytest.approx(found.losses[0])
+    assert found.standard_error == np.inf
+    assert found.evidence_over(answer()) == 0
+
+
 def test_labels_and_numbers():
     labels = (FEATURES[:, :2] > 0).astype(float)
     assert answer(targets=labels, task="multilabel", n_outputs=2).loss < 0.5 * np.log(2)

@@ -93,6 +93,23 @@ def test_blocks_above_are_left_out():
     assert not blocks & {f"conv{n}" for n in range(int(deepest[-1]) + 1, 6)}
 
 
+def test_of_one_block_the_last_is_read_at_once(computed):
+    def one(input_shape):
+        return keras.Sequential(
+            [
+                keras.Input(input_shape),
+                keras.layers.Conv2D(4, 3, 4, padding="same", activation="relu", name="only"),
+                keras.layers.GlobalAveragePooling2D(name="pool"),
+            ]
+        )
+
+    clf = make(source=backbone(one)).fit(X, Y)
+    assert clf.readout_.readout == Readout("only")
+    assert clf.readout_.reason == "the last block: no other can be read"
+    assert clf.readout_.ranking == ()
+    assert computed == [len(X)]  # for the head; none to compare
+
+
 def test_the_ranking_tells_what_came_next():
     choice = make().fit(X, Y).readout_
     losses = [each.loss for each in choice.ranking]

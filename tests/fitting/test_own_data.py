@@ -6,10 +6,13 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from keras_transfer import get_backbone
 from keras_transfer.errors import DataError, InvalidParameterError, InvalidTypeError
+from keras_transfer.fitting import own_data
 from keras_transfer.fitting.own_data import (
     check_outputs,
     measure_dataset,
+    read_features,
     read_units,
     standardise,
 )
@@ -44,6 +47,16 @@ def test_counts_batches_of_known_and_unknown_number():
 def test_refuses_datasets(dataset, task, error, message):
     with pytest.raises(error, match=message):
         measure_dataset("validation_data", dataset, task)
+
+
+def test_features_of_the_first_examples_are_enough(monkeypatch):
+    model = tiny.classifier(get_backbone(tiny.dense), 2, input_shape=(5,))
+    every = read_features(model, batches())
+    assert every.shape == (40, 8)
+    monkeypatch.setattr(own_data, "MAX_LOOKED_AT", 20)
+    first = read_features(model, batches())
+    assert first.shape == (21, 8)  # three batches
+    np.testing.assert_allclose(first, every[:21], rtol=1e-6)
 
 
 def ends_in(activation):
