@@ -81,6 +81,20 @@ def test_pictures():
     assert model.fit(pictures, brightness).score(pictures, brightness) > 0.7
 
 
+def test_a_dataset_of_pictures_and_numbers():
+    import tensorflow as tf
+
+    pictures, _ = tiny.pictures(n_per_class=6)
+    brightness = pictures.mean(axis=(1, 2, 3))
+    recipe = ParameterTransfer(epochs=2, learning_rate=1e-2)
+    expected = TransferRegressor(tiny.cnn, recipe, random_state=0).fit(pictures, brightness)
+    for numbers in (brightness, brightness.astype(str)):  # text, as of a CSV, is read
+        dataset = tf.data.Dataset.from_tensor_slices((pictures, numbers)).batch(4)
+        model = TransferRegressor(tiny.cnn, recipe, random_state=0).fit(dataset)
+        np.testing.assert_array_equal(model.predict(pictures), expected.predict(pictures))
+        assert model.score(dataset) == expected.score(pictures, brightness)
+
+
 def test_saved_and_loaded(tmp_path):
     model = make().fit(X, Y["two of unlike size"])
     model.save(tmp_path / "numbers")

@@ -122,6 +122,26 @@ def test_a_class_weight_is_an_example_weight():
     np.testing.assert_array_equal(answers(by_class), answers(by_row))
 
 
+def test_weights_come_with_a_dataset_or_by_hand():
+    pictures, labels = tiny.pictures()
+    weights = np.where(labels == "circle", 0.0, 1.0)
+    bare = tf.data.Dataset.from_tensor_slices((pictures, labels))
+    weighed = tf.data.Dataset.from_tensor_slices((pictures, labels, weights))
+
+    def fit(X, **options):
+        clf = TransferClassifier(tiny.cnn, StructureTransfer(epochs=1), random_state=0)
+        return clf.fit(X, **options)
+
+    for clf in (fit(bare, sample_weight=weights), fit(weighed)):
+        assert clf.classes_.tolist() == ["square", "stripes"]
+    with pytest.raises(InvalidTypeError, match=r"^sample_weight: .*that brings weights\. Rec"):
+        fit(weighed, sample_weight=weights)
+    clf = fit(bare)
+    assert clf.score(weighed) == clf.score(pictures, labels, sample_weight=weights)
+    with pytest.raises(InvalidTypeError, match="Leave one out"):
+        clf.score(weighed, sample_weight=weights)
+
+
 def test_a_regressor_takes_weights():
     twice, y = np.concatenate([X, X]), np.concatenate([NUMBERS, NUMBERS + 5000])
     model = make(TransferRegressor).fit(twice, y, sample_weight=np.repeat([1, 1e-6], len(X)))
