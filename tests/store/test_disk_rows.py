@@ -278,6 +278,22 @@ def test_every_byte_that_is_damaged_costs_one_row(folder):
     assert store.info().rows == 400
 
 
+def test_a_value_too_short_for_its_checksum_is_a_damaged_one(folder):
+    store = open_store(Memory(folder))
+    disk = activation_store._FOLDERS[str(folder)]
+    (space,) = [space for space in disk.spaces() if "net" in space]
+    with disk._begin(write=True) as txn:
+        name = disk_rows._space_id(space) + key(77)
+        assert disk._get(txn, "rows", name) is not None
+        disk._put(txn, "rows", name, b"short")
+    found, arrays = store.read("net", keys([76, 77, 78]))
+    assert found.tolist() == [True, False, True]
+    np.testing.assert_array_equal(arrays[0], rows([76, 78], 1000))
+    assert not store.contains("net", keys([77])).any()
+    store.write("net", keys([77]), [rows([77], 1000)])
+    assert_holds(store, "net", range(200), 1000)
+
+
 def test_a_file_that_is_known_to_be_whole_is_not_read(folder, monkeypatch):
     def find_damage(folder):
         looks.append(folder)
@@ -412,6 +428,14 @@ def test_uses_are_written_now_and_then(folder, monkeypatch):
     store.read("net", keys(range(200)))
     assert disk._env.info()["last_txnid"] == commits + 1
     assert store.info().newest > newest
+
+
+def test_uses_of_rows_that_have_gone_since_are_forgotten(folder):
+    store = open_store(Memory(folder))
+    store.read("net", keys(range(200)))
+    run("open_store(Memory(sys.argv[1])).clear()", folder)
+    info = store.info()  # writes them
+    assert (info.rows, info.oldest, info.newest) == (0, None, None)
 
 
 @pytest.mark.parametrize("limit", [MIB, 5 * MIB])
