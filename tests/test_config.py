@@ -406,6 +406,34 @@ def test_a_folder_of_other_words_is_no_regression(write, tmp_path):
     assert "'many'" in problem
 
 
+def test_the_folders_of_one_task_hold_the_same_labels(write, tmp_path):
+    for folder, names in {"train": ["cat", "dog"], "test": ["cat", "dgo", "zebra"]}.items():
+        for name in names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "1.png").write_bytes(b"")
+    folders = 'folder = "train"\ntest_folder = "test"'
+    text = GOOD.replace('dataset = "openmoji"', folders)
+    (problem,) = problems_of(write(text))
+    assert problem.startswith("data: test_folder: class 'dgo' is not known")
+    assert "cat, dog" in problem
+    assert "Did you mean 'dog'?" in problem
+    chosen = text.replace(folders, f'{folders}\nclasses = ["cat", "dog"]')
+    assert read_recipe_file(write(chosen)).data.classes == ["cat", "dog"]  # others are left out
+
+
+def test_a_table_of_words_is_no_regression(write, tmp_path):
+    (tmp_path / "train.csv").write_text("1.png,2.5\n2.png,3\n")
+    (tmp_path / "test.csv").write_text("1.png,2.5\n2.png,three\n")
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(b"")
+    tables = 'folder = "train.csv"\ntest_folder = "test.csv"\ntask = "regression"'
+    text = GOOD.replace('dataset = "openmoji"', tables)
+    (problem,) = problems_of(write(text))
+    assert problem.startswith("data: test_folder: expected numbers as labels, for a regression.")
+    assert "'three'" in problem
+    read_recipe_file(write(text.replace("test.csv", "train.csv")))
+
+
 def test_quick_is_small_in_every_part(write):
     text = GOOD.replace('"first"', '"first"\nweights = "source"') + (
         '[source]\ndataset = "digits"\nlimit = 100\n'

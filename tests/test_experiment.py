@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tiny
@@ -380,6 +381,23 @@ def test_an_error_of_a_library_below_is_one_of_ours(recipe, tmp_path):
     for_two_classes = ["estimator.scoring=f1", "estimator.validation=0.5"]
     with pytest.raises(InvalidParameterError, match="Target is multiclass") as caught:
         run_recipe_file(recipe(*for_two_classes), verbose=False)
+    assert caught.value.__notes__ == ["This was in the run 'probe'."]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_that_cannot_be_built_is_named_with_its_run(recipe, tmp_path):
+    """What Keras says of it is said, as an error of ours."""
+
+    def deep(input_shape):
+        return keras.Sequential([keras.Input(input_shape), keras.layers.Conv2D(4, 20)])
+
+    register_backbone("Deep", deep)
+    given = 'runs.1.estimator={backbone = "Deep"}'  # "probe"
+    with pytest.raises(InvalidParameterError) as caught:
+        run_recipe_file(recipe(given), verbose=False)
+    assert str(caught.value).startswith("expected values that work together. Received: ")
+    assert "negative" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.__notes__ == ["This was in the run 'probe'."]
     assert not (tmp_path / "out").exists()
 

@@ -86,6 +86,13 @@ def test_broken_files_are_left_out_of_what_tests_too(folder):
     assert len(train.y) + len(test.y) == 24
 
 
+def test_whole_files_are_not_spoken_of(folder):
+    table = DataTable(folder=str(folder), test_share=0.25, on_error="skip")
+    data, tests = read_target(table)  # a warning would be an error here
+    assert tests is None
+    assert counts(data) == dict.fromkeys(NAMES, 8)
+
+
 def test_too_few_examples_name_the_key(folder):
     for path in sorted((folder / "square").iterdir())[1:]:
         path.unlink()

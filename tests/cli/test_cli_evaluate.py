@@ -8,6 +8,7 @@ import tiny
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 import keras_transfer
+from keras_transfer import ParameterTransfer, TransferClassifier
 
 X, Y = tiny.pictures(n_per_class=4, seed=5)
 
@@ -48,6 +49,16 @@ def test_a_class_that_it_does_not_know_is_always_wrong(call, fitted, tmp_path):
     assert rows["cat"]["recall"] == 0
     assert rows["cat"]["precision"] is None
     assert figures["accuracy"] <= 1 / 3
+
+
+def test_several_labels_are_no_folders(call, held_out, tmp_path):
+    clf = TransferClassifier(tiny.cnn, ParameterTransfer(epochs=1), random_state=0)
+    run = tmp_path / "several.keras_transfer"
+    clf.fit(X, np.stack([Y == "circle", Y != "square"], axis=1).astype(int)).save(run)
+    result = call("evaluate", run, held_out)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "RUN: expected an estimator of one label for each picture" in result.stderr
+    assert "Received: one of several labels. Use its score(X, y)." in result.stderr
 
 
 def test_mistakes(call, fitted, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 import tiny
 
 import keras_transfer
+from keras_transfer import register_backbone
+from keras_transfer.cli import fit as module
 
 BACKBONE = "TinyOfTheCommand"  # as in conftest.py
 OPTIONS = ["--backbone", BACKBONE, "--recipe", "structure", "--image-size", "16", "--epochs", "2"]
@@ -102,10 +105,34 @@ def test_a_table_of_numbers(call, tmp_path):
     assert set(scores) == {"pictures", "r2", "mean_absolute_error"}
 
 
+def test_the_table_says_what_the_score_is_of(call, folder, tmp_path):
+    arguments = ["fit", folder, "--output", tmp_path / "run", *OPTIONS[:-2], "--overwrite"]
+    shown = {}
+    for name, more in {"own": ["--validation", folder], "folds": []}.items():
+        result = call(*arguments, *more)
+        assert result.exit_code == 0, result.stderr
+        (shown[name],) = [line for line in result.stdout.splitlines() if "score" in line]
+        assert re.search(r"validation score +\d\.\d{3} ± \d\.\d{3}", shown[name])
+    assert shown["own"].split()[-2] == "±"
+    assert shown["folds"].endswith("(exact heads, out of fold)")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), (" 1.5 H ", 5400), ("2min", 120), ("0.5", 0.5)],
+)
+def test_times(text, seconds):
+    assert module._Seconds().convert(text, None, None) == seconds
+
+
 WRONG = {
     "no such folder": (["missing"], 1, "no such file or folder"),
     "an empty folder": (["empty"], 1, "class folders"),
     "time": (["shapes", "--time-budget", "soon"], 2, "a time such as 90, 10m or 1.5h"),
+    "no time": (["shapes", "--time-budget", "0m"], 2, "or 1.5h. Received: '0m'."),
+    "a time before": (["shapes", "--time-budget", "-5"], 2, "or 1.5h. Received: '-5'."),
+    "unit of time": (["shapes", "--time-budget", "3 days"], 2, "or 1.5h. Received: '3 days'."),
+    "not a time": (["shapes", "--time-budget", "nan"], 2, "or 1.5h. Received: 'nan'."),
     "quality": (["shapes", "--quality", "superb"], 2, "superb"),
     "backbone": (["shapes", "--backbone", "ResNet5O"], 1, "ResNet50"),
     "readout": (["shapes", *OPTIONS, "--readout", "nowhere"], 1, "nowhere"),
@@ -197,3 +224,36 @@ def test_ctrl_c_before_anything_was_learned(folder, tmp_path):
     process.communicate(timeout=120)
     assert process.returncode != 0
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_while_the_network_is_made(call, folder, tmp_path):
+    def press(input_shape):
+        os.kill(os.getpid(), signal.SIGINT)
+        return tiny.cnn(input_shape)
+
+    register_backbone("Pressing", press, overwrite=True)
+    run = tmp_path / "new" / "run"
+    arguments = ["--backbone", "Pressing", "--image-size", 16, "--output", run]
+    result = call("fit", folder, *arguments, "--json")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.endswith("Interrupted. Nothing was written.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_it_trains(call, folder, tmp_path, monkeypatch):
+    """As above in a process of its own: what was learned is written, and the code tells."""
+    from keras_transfer.training.progress import Silent
+
+    def press(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Silent, "end_epoch", press)
+    arguments = ["--backbone", BACKBONE, "--recipe", "parameter", "--image-size", 16, "--quiet"]
+    result = call("fit", folder, "--output", tmp_path / "run", *arguments, "--json")
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted: the best weights so far were kept.\n"
+    figures = json.loads(result.stdout)
+    assert figures["interrupted"] is True
+    assert figures == {"run": str(tmp_path / "run")} | json.loads(
+        (tmp_path / "run" / "results.json").read_text()
+    )

@@ -10,16 +10,10 @@ import pytest
 import tiny
 
 import keras_transfer
-from keras_transfer import (
-    ParameterTransfer,
-    TransferClassifier,
-    TransferEncoder,
-    TransferRegressor,
-)
+from keras_transfer import ParameterTransfer, TransferClassifier, TransferRegressor
 from keras_transfer.cli import predict as module
 
 X, Y = tiny.pictures(n_per_class=6)
-RECIPE = ParameterTransfer(epochs=8, learning_rate=1e-2)
 
 
 def rows(result):
@@ -103,6 +97,55 @@ def test_broken_files(call, fitted, folder, tmp_path):
     assert f"Skipped: {tmp_path / 'missing.png'}: no such file" in result.stderr
 
 
+# === Several labels, and several numbers ===
+
+
+@pytest.fixture(scope="module")
+def save(tmp_path_factory):
+    """Fit on the pictures, save, and return the file with what was fitted."""
+
+    def save(kind, y):
+        estimator = kind(tiny.cnn, ParameterTransfer(epochs=3), image_size=16, random_state=0)
+        path = tmp_path_factory.mktemp("runs") / "estimator.keras_transfer"
+        estimator.fit(X, y).save(path)
+        return path, estimator
+
+    return save
+
+
+def test_several_labels(call, save, folder):
+    labels = np.stack([Y == "circle", Y != "stripes", X.mean((1, 2, 3)) > 70], axis=1)
+    run, clf = save(TransferClassifier, labels.astype(int))
+    paths = sorted(str(path) for path in folder.rglob("*.png"))
+    answers = rows(call("predict", run, *paths, "--novelty"))
+    names = ["label_0", "label_1", "label_2"]
+    assert list(answers[0]) == ["path", *names, "novelty"]
+    found = [[int(row[name]) for name in names] for row in answers]
+    assert found == clf.predict(paths).tolist()
+    assert {0, 1} == set(np.ravel(found))
+    result = call("predict", run, *paths, "--json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [[line[name] for name in names] for line in lines] == found
+    told = [list(line["probabilities"].values()) for line in lines]
+    assert list(lines[0]["probabilities"]) == names
+    np.testing.assert_allclose(told, clf.predict_proba(paths), atol=1e-6)
+
+
+def test_several_numbers(call, save, folder):
+    run, regressor = save(TransferRegressor, X.mean(axis=(1, 2)))
+    paths = sorted(str(path) for path in folder.rglob("*.png"))[:3]
+    answers = rows(call("predict", run, *paths))
+    names = ["value_0", "value_1", "value_2"]
+    assert list(answers[0]) == ["path", *names]
+    values = [[float(row[name]) for name in names] for row in answers]
+    assert values == regressor.predict(paths).tolist()
+    lines = call("predict", run, *paths, "--json").stdout.splitlines()
+    expected = [dict(zip(names, row, strict=True)) for row in values]
+    assert [json.loads(line) for line in lines] == [
+        {"path": path, **row} for path, row in zip(paths, expected, strict=True)
+    ]
+
+
 def test_mistakes(call, fitted, folder, tmp_path):
     for run, message in [
         (tmp_path, "with none"),
@@ -115,41 +158,3 @@ def test_mistakes(call, fitted, folder, tmp_path):
     assert call("predict", fitted).exit_code == 2
     result = call("predict", fitted, "-", input="")
     assert "none on standard input" in result.stderr
-
-
-def save_fitted(estimator, y, path):
-    estimator.fit(X, y).save(path)
-    return estimator
-
-
-def test_several_labels(call, folder, tmp_path):
-    y = np.stack([Y == "circle", Y != "square"], axis=1).astype(int)
-    clf = TransferClassifier(tiny.cnn, RECIPE, readout="last", guard=None, random_state=0)
-    save_fitted(clf, y, tmp_path / "labels")
-    paths = sorted(str(path) for path in folder.rglob("*.png"))
-    answers = rows(call("predict", tmp_path / "labels", *paths))
-    table = [[int(row["label_0"]), int(row["label_1"])] for row in answers]
-    assert table == clf.predict(paths).tolist()
-    result = call("predict", tmp_path / "labels", paths[0], "--json")
-    probabilities = json.loads(result.stdout)["probabilities"]
-    assert list(probabilities.values()) == pytest.approx(clf.predict_proba(paths[:1])[0], abs=1e-6)
-    result = call("evaluate", tmp_path / "labels", folder)
-    assert result.exit_code != 0
-    assert "one of several labels. Use its score(X, y)" in result.stderr
-
-
-def test_several_numbers(call, folder, tmp_path):
-    y = np.stack([X.mean(axis=(1, 2, 3)), np.arange(len(X))], axis=1)
-    reg = TransferRegressor(tiny.cnn, RECIPE, readout="last", guard=None, random_state=0)
-    save_fitted(reg, y, tmp_path / "numbers")
-    paths = sorted(str(path) for path in folder.rglob("*.png"))
-    answers = rows(call("predict", tmp_path / "numbers", *paths))
-    table = [[float(row["value_0"]), float(row["value_1"])] for row in answers]
-    np.testing.assert_allclose(table, reg.predict(paths), rtol=1e-6)
-
-
-def test_an_encoder_predicts_nothing(call, folder, tmp_path):
-    TransferEncoder(tiny.cnn, random_state=0).fit(X).save(tmp_path / "encoder")
-    result = call("predict", tmp_path / "encoder", folder)
-    assert result.exit_code != 0
-    assert "TransferEncoder" in result.stderr
