@@ -143,20 +143,10 @@ MISTAKES = {
         UnknownNameError,
         "Did you mean 'MobileNetV2'",
     ),
-    "a number for a name": (
-        lambda: register_backbone(3, tiny.cnn),
-        InvalidTypeError,
-        "non-empty string. Received: 3",
-    ),
     "a model to register": (
         lambda: register_backbone("Model", tiny.dense((3,))),
         InvalidTypeError,
         "build: expected a callable .* get_backbone makes",
-    ),
-    "weights of a registered one": (
-        lambda: get_backbone(register_backbone("Own", tiny.cnn, overwrite=True).name, weights="x"),
-        InvalidParameterError,
-        "'Own' was registered with its own. Received: 'x'",
     ),
     "a number": (lambda: get_backbone(3), InvalidTypeError, "Received: 3"),
     "an estimator": (lambda: get_backbone(_Estimator()), InvalidTypeError, "Received: _Estimator"),

@@ -165,25 +165,3 @@ def test_refuses(case, x):
     call, error, message = MISTAKES[case]
     with pytest.raises(error, match=message):
         call(x)
-
-
-def test_a_sequence_is_averaged_and_has_no_grid():
-    model = keras.Sequential([keras.Input((6, 3)), keras.layers.Conv1D(4, 2, name="steps")])
-    backbone = get_backbone(model)
-    x = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
-    read = keras.Model(*_ends(tiny.classifier(backbone, 3)))(x).numpy()
-    np.testing.assert_allclose(read, model(x).numpy().mean(axis=1), rtol=1e-5, atol=1e-6)
-    with pytest.raises(
-        InvalidParameterError, match=r"'average' for a sequence of shape .*\(2, 2\)"
-    ):
-        tiny.classifier(backbone, 3, readout=Readout("steps", (2, 2)))
-
-
-def test_a_map_of_more_axes_cannot_be_read():
-    model = keras.Sequential([keras.Input((4, 4, 4, 1)), keras.layers.Conv3D(2, 2, name="cube")])
-    with pytest.raises(InvalidParameterError, match="a block output of 2 to 4 axes"):
-        tiny.classifier(get_backbone(model, modality="features"), 3)
-
-
-def _ends(model):
-    return model.input, model.get_layer(LOGITS).input

@@ -236,7 +236,9 @@ def test_what_comes_out_lies_in_0_to_255(size):
 
 
 @pytest.mark.parametrize(
-    "single", ["picture.png", b"GIF89a", Path("picture.png"), Image.fromarray(RGB[0])], ids=repr
+    "single",
+    ["picture.png", b"GIF89a", Path("picture.png"), Image.fromarray(RGB[0])],
+    ids=["name", "contents", "path", "Pillow"],
 )
 def test_a_single_picture_is_no_list(single):
     with pytest.raises(DataError, match=r"Received: a single one, .*\. Pass \[picture\]\.$"):
