@@ -149,6 +149,7 @@ def _signal(
             ]
     flat = [weight for each in held.values() for weight in each]
     total = [np.zeros(weight.shape) for weight in flat]
+    reached: set[int] = set()
     start = 0
     for batch, n_rows in as_batches(inputs, _BATCH):
         if deadline is not None and time.monotonic() > deadline:
@@ -161,13 +162,17 @@ def _signal(
             each = losses(targets[rows].reshape(n_rows, -1), outputs)
             loss = tf.reduce_sum(tf.reshape(each, [-1]) * weights[rows].astype(np.float32))
         gradients = tape.gradient(loss, [weight.value for weight in flat])
-        for sum_, gradient in zip(total, gradients, strict=True):
+        for weight, sum_, gradient in zip(flat, total, gradients, strict=True):
             if gradient is not None:
                 sum_ += gradient.numpy()
+                reached.add(id(weight))
     norms = {id(weight): np.square(sum_).sum() for weight, sum_ in zip(flat, total, strict=True)}
     signal = {}
     for name, of_block in held.items():
-        size = sum(float(np.square(weight.numpy()).sum()) for weight in of_block)
+        # Statistics such as those of a Normalization are no size that a gradient is relative to.
+        size = sum(
+            float(np.square(weight.numpy()).sum()) for weight in of_block if id(weight) in reached
+        )
         pull = sum(float(norms[id(weight)]) for weight in of_block)
         signal[name] = float(np.sqrt(pull / size)) if size else 0.0
     return signal

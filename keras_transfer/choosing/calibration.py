@@ -33,7 +33,7 @@ def find_temperature(
     targets : numpy.ndarray of shape (n,) or (n, n_outputs)
         Class indices, or rows of 0 and 1.
     task : {"multiclass", "multilabel", "regression"}
-        Numbers have no temperature: it is 1.
+        Numbers have no temperature: it is 1, as it is where no example counts.
     weights : numpy.ndarray of shape (n,)
     spread : float, optional
         By how much the logarithm of temperatures is expected to differ from 0, before any example
@@ -61,11 +61,11 @@ def find_temperature(
     >>> temperature > 4
     True
     """
-    if task == "regression":
+    if task == "regression" or not weights.any():
         return 1.0, answer_losses(logits, targets, task)
     found = [answer_losses(logits / each, targets, task) for each in _TEMPERATURES]
     expected = np.zeros(len(found))
-    if spread is not None and weights.any():
+    if spread is not None:
         weights = weights / weights.mean()  # equal weights are no weights
         expected = np.square(np.log(_TEMPERATURES) / spread) / 2
     best = int(np.argmin(expected + [weights @ losses for losses in found]))

@@ -101,6 +101,13 @@ def _score_classes(estimator: Any, examples: Any) -> dict[str, Any]:
 def _score_numbers(estimator: Any, examples: Any) -> dict[str, Any]:
     from sklearn.metrics import mean_absolute_error, r2_score
 
+    from keras_transfer.errors import DataError
+
+    if estimator._targets.n_outputs > 1:
+        raise DataError(
+            "RUN: expected an estimator of one number for each picture, as folders and CSVs have. "
+            f"Received: one of {estimator._targets.n_outputs}. Use its score(X, y)."
+        )
     truth = estimator._read_labels(examples.y)
     predicted = estimator.predict(examples.X)
     return {

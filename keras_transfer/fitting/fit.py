@@ -228,8 +228,11 @@ class _Fit:
         tells = self.structure.pretrained or self.structure.recipe.is_solved
         if not is_asked or not tells or self.trial.why_not:
             return
-        self.folds = self.trial.answer_from(self.structure.blueprint, settings.deadline)
-        if self.folds is not None and guards and self.structure.pretrained:
+        folds = self.trial.answer_from(self.structure.blueprint, settings.deadline)
+        if folds is None or not folds.weights.any():  # as where each class is all in one group
+            return
+        self.folds = folds
+        if guards and self.structure.pretrained:
             answer = functools.partial(self.trial.answer_from, deadline=settings.deadline)
             self.source = check_source(self.structure.blueprint, self.folds, answer)
 
@@ -437,10 +440,8 @@ class _Fit:
             return task.held.targets, outputs, task.held.weights
         return answers
 
-    def _out_of_fold(self, folds: OutOfFold) -> Answers | None:
+    def _out_of_fold(self, folds: OutOfFold) -> Answers:
         """Return out-of-fold answers in the user's units."""
-        if not folds.weights.any():  # as where each class is all in one group
-            return None
         examples, rows, targets = self.task.train, self.trial.rows, self.task.targets
         truth, outputs, _ = folds.answers(examples.targets[rows], targets.task)
         return truth, targets.restore(outputs), examples.weights[rows][folds.weights > 0]

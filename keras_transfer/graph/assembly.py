@@ -92,10 +92,6 @@ class Assembly(Graph):
         }
         drawn = random.getstate()
         features = readout.attach(entries)
-        if len(features.shape) != 2:
-            raise InvalidParameterError(
-                f"readout: expected one vector per input, got {features.shape}."
-            )
         outputs = features if head is None else head.attach(features)
         random.setstate(drawn)  # this head only shows its layers: what is built draws its own
         ends = {id(entry): taps[block] for block, entry in entries.items()}

@@ -232,11 +232,11 @@ def read_entries(X: Any) -> list[Any] | None:
         # NumPy's own text types hold paths; its bytes would have lost zeros at their end.
         X = X.tolist()
     kinds = [_kind(entry) for entry in X]
-    if "file" not in kinds and "picture" not in kinds:
+    if set(kinds) <= {"array", ""}:
         shapes = {entry.shape for entry in X if hasattr(entry, "shape")}
         return list(X) if len(shapes) > 1 else None
     for row, (entry, kind) in enumerate(zip(X, kinds, strict=True)):
-        if kind != kinds[0] or kind == "":
+        if kind != kinds[0] or kind in ("", "ragged"):
             expected = {"file": "a path or bytes", "picture": "a Pillow picture"}
             raise DataError(
                 f"X: expected {expected.get(kinds[0], 'a picture')} in every row, as in the first. "
@@ -250,7 +250,10 @@ def _kind(entry: Any) -> str:
         return "file"
     if is_pillow(entry):
         return "picture"
-    return "array" if np.ndim(entry) else ""
+    try:
+        return "array" if np.ndim(entry) else ""
+    except ValueError:  # lists of several lengths
+        return "ragged"
 
 
 def _show(value: Any) -> str:

@@ -99,14 +99,18 @@ def _hold_out_groups(
             "validation=None or validation_data."
         )
     n_folds = min(max(2, round(1 / fraction)), n_groups)
+    if targets.ndim == 1:
+        largest = int(np.bincount(targets).max())
+        if largest < 2:
+            raise DataError(
+                "validation: expected at least two examples of a class to hold one out. Received: "
+                "one of each. Pass validation=None or validation_data."
+            )
+        n_folds = min(n_folds, largest)  # into more parts than it has no class can be dealt
     splitter: Any = GroupKFold if targets.ndim > 1 else StratifiedGroupKFold
     folds = splitter(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
     rows = np.zeros((len(targets), 0))
-    try:
-        sides = list(folds.split(rows, targets if targets.ndim == 1 else None, groups))
-    except ValueError as error:
-        raise DataError(f"validation: {error} Pass validation=None or validation_data.") from error
-    for train, held in sides:
+    for train, held in folds.split(rows, targets if targets.ndim == 1 else None, groups):
         # A class that a single group holds must not leave the training part with it.
         if targets.ndim > 1 or len(np.unique(targets[train])) == len(np.unique(targets)):
             return _both_sides(len(targets), held)

@@ -137,6 +137,33 @@ def test_a_network_that_no_gradient_passes_trains_whole():
     assert choice.reason == "no gradient reaches them"
 
 
+def test_the_statistics_of_a_normalization_are_no_weights():
+    """Far from 0, they would make its block look large, and the gradient small for it."""
+
+    def signal(model, x):
+        clf = TransferClassifier(
+            get_backbone(model),
+            StructureTransfer("auto", epochs=1),
+            random_state=0,
+            readout="last",
+            guard=None,
+        )
+        return dict(clf.fit(x, Y).train_blocks_.signal)
+
+    far = X + 1000.0
+    normalization = keras.layers.Normalization(name="low_normalization")
+    normalization.adapt(far)
+    plain = source().load((5,))
+    inside = keras.Sequential([keras.Input((5,)), normalization, *tiny.dense((5,)).layers])
+    inside.set_weights([*normalization.get_weights(), *plain.get_weights()])
+    scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+    expected = signal(plain, scaled)
+    found = signal(inside, far)
+    assert found["low"] / found["high"] == pytest.approx(
+        expected["low"] / expected["high"], rel=0.05
+    )
+
+
 def test_without_time_all_train(computed, empty_store, monkeypatch):
     """Neither for the pass of the network, nor, where that is kept, for the gradients."""
     monkeypatch.setattr(stored_outputs, "_COMPILED", 0)  # these are few

@@ -8,7 +8,7 @@ import tiny
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 import keras_transfer
-from keras_transfer import ParameterTransfer, TransferClassifier
+from keras_transfer import ParameterTransfer, TransferClassifier, TransferRegressor
 
 X, Y = tiny.pictures(n_per_class=4, seed=5)
 
@@ -59,6 +59,17 @@ def test_several_labels_are_no_folders(call, held_out, tmp_path):
     assert (result.exit_code, result.stdout) == (1, "")
     assert "RUN: expected an estimator of one label for each picture" in result.stderr
     assert "Received: one of several labels. Use its score(X, y)." in result.stderr
+
+
+def test_several_numbers_are_no_folders(call, tmp_path):
+    regressor = TransferRegressor(tiny.cnn, ParameterTransfer(epochs=1), random_state=0)
+    run = tmp_path / "several.keras_transfer"
+    regressor.fit(X, X.mean(axis=(1, 2))).save(run)
+    paths = tiny.write_folder(tmp_path / "pictures", X[:2], ["a", "b"])
+    (tmp_path / "numbers.csv").write_text("".join(f"{path},1.5\n" for path in paths))
+    result = call("evaluate", run, tmp_path / "numbers.csv")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Received: one of 3. Use its score(X, y)." in result.stderr
 
 
 def test_mistakes(call, fitted, tmp_path):

@@ -38,7 +38,9 @@ def test_after_the_deadline_held_out_examples_are_not_asked_again():
 
 
 def test_where_each_class_is_all_in_one_group_nothing_is_scored():
-    clf = make(StructureTransfer(), guard=None, calibration=None).fit(X, Y, groups=Y)
+    clf = make(StructureTransfer()).fit(X, Y, groups=Y)
+    assert clf.guard_ is None
+    assert clf.temperature_ == 1
     assert np.isnan(clf.validation_score_)
     assert np.isnan(clf.validation_standard_error_)
     assert clf.score(X, Y) > 0.9  # what is learned is learned all the same

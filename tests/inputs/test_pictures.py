@@ -293,6 +293,13 @@ def test_the_result_is_no_view_of_the_input(channels):
     np.testing.assert_array_equal(X, before)
 
 
+def test_a_picture_of_rows_of_several_lengths_is_named():
+    square, ragged = [[1, 2], [3, 4]], [[1, 2], [3]]
+    for X in ([square, ragged], [ragged, ragged]):
+        with pytest.raises(DataError, match=r"Received in row [01]: \[\[1, 2\], \[3\]\]"):
+            PictureInput((8, 8), BYTES).load(X)
+
+
 def test_a_reader_is_a_value():
     reader = PictureInput.from_data(RGB, (4, 4))
     assert reader == PictureInput((4, 4), BYTES)
