@@ -37,6 +37,7 @@ from keras_transfer.output_folder import (
 )
 from keras_transfer.recipe_data import TaskData, draw, read_target, read_task, split_target
 from keras_transfer.training.progress import Silent, open_display
+from keras_transfer.training.train_blocks import names_blocks
 
 __all__ = ["RunScore", "results_table", "run_recipe_file"]
 
@@ -139,7 +140,7 @@ def _check_blocks(recipe_file: RecipeFile, source: str | os.PathLike[str] | None
     """
     problems = []
     for number, run in enumerate(recipe_file.runs):
-        if run.settings.get("train_blocks", 0) in (0, "all", "gradual"):
+        if not names_blocks(run.settings.get("train_blocks")):
             continue
         parameters = _parameters(recipe_file, run)
         size = np.broadcast_to(parameters["image_size"], 2).tolist()

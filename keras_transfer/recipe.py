@@ -14,7 +14,6 @@ from keras_transfer.errors import InvalidParameterError
 from keras_transfer.graph.assembly import Assembly
 from keras_transfer.graph.augmentation import AUGMENTATIONS, as_augmentation
 from keras_transfer.graph.heads import Head
-from keras_transfer.graph.mixing import MIXES
 from keras_transfer.graph.readout import Readout, as_readout
 from keras_transfer.parameters import (
     NONE,
@@ -30,8 +29,7 @@ from keras_transfer.training.defaults import stage_defaults
 from keras_transfer.training.freezing import freeze_for
 from keras_transfer.training.optimizers import OPTIMIZERS, make_optimizer, plain_rate
 from keras_transfer.training.run_result import RunResult
-from keras_transfer.training.schedules import SCHEDULES
-from keras_transfer.training.stage import AVERAGES, BATCH_NORM_POLICIES, SOLVERS, Stage
+from keras_transfer.training.stage import CONSTRAINTS, SOLVERS, STEP_SETTINGS, Stage
 from keras_transfer.training.train_blocks import TRAIN_BLOCKS, names_none
 
 __all__ = ["Recipe"]
@@ -137,7 +135,7 @@ class Recipe(BaseEstimator, abc.ABC):
 
     _constraints: Mapping[str, Constraint] = {
         "train_blocks": NONE | TRAIN_BLOCKS,
-        "epochs": NONE | integer(1),
+        "epochs": NONE | CONSTRAINTS["epochs"],
         "learning_rate": NONE | one_of("auto") | number(0, above=True),
         "head_learning_rate": NONE | number(0, above=True),
         "layer_decay": NONE | number(0, 1, above=True),
@@ -147,17 +145,11 @@ class Recipe(BaseEstimator, abc.ABC):
         | satisfying(
             as_augmentation, f"'all', or one or more of {', '.join(AUGMENTATIONS)} and functions"
         ),
-        "batch_norm": NONE | one_of(*BATCH_NORM_POLICIES),
+        "batch_norm": NONE | CONSTRAINTS["batch_norm"],
         "head_solver": one_of("auto", *SOLVERS),
-        "head_penalty": NONE | number(0),
+        "head_penalty": CONSTRAINTS["penalty"],
         "n_views": NONE | integer(2),
-        "label_smoothing": number(0, 1, below=True),
-        "focal_gamma": NONE | number(0),
-        "mix": NONE | one_of(*MIXES),
-        "schedule": one_of(*SCHEDULES),
-        "warm_up": NONE | number(0, 1),
-        "weight_decay": NONE | number(0),
-        "average": one_of(None, *AVERAGES),
+        **{name: CONSTRAINTS[name] for name in STEP_SETTINGS},
     }
 
     # Whether the head is alone with a frozen network at first: an exact head then tells where to
@@ -519,6 +511,9 @@ class Recipe(BaseEstimator, abc.ABC):
             return Stage(name, {HEAD: rate}, 1, solver="exact", penalty=self.head_penalty)
         decay = 1.0 if self.layer_decay is None else self.layer_decay
         rates = {block: rate * decay**depth for depth, block in enumerate(reversed(trained))}
+        settings = {name: getattr(self, name) for name in STEP_SETTINGS}
+        if self.average == WISE:  # of the whole of fine-tuning, when it is done
+            settings["average"] = None
         return Stage(
             name=name,
             learning_rates={
@@ -529,13 +524,7 @@ class Recipe(BaseEstimator, abc.ABC):
             batch_norm=self.batch_norm or chosen.batch_norm,
             batch_norm_momentum=chosen.batch_norm_momentum,
             optimizer=self.optimizer,
-            label_smoothing=self.label_smoothing,
-            focal_gamma=self.focal_gamma,
-            mix=self.mix,
-            schedule=self.schedule,
-            warm_up=self.warm_up,
-            weight_decay=self.weight_decay,
-            average=None if self.average == WISE else self.average,
+            **settings,
             rate_test=is_meant and self.tests_rate,
         )
 
@@ -565,7 +554,9 @@ class Recipe(BaseEstimator, abc.ABC):
         if self._is_head_alone:  # else the blocks' stages do what is asked
             own += self._asked_of_epochs()
         is_changing = self.augmentation is not None and self.n_views is None
-        return self.optimizer == "adam" and not is_changing and own.count(None) == len(own)
+        return (
+            self.optimizer == "adam" and not is_changing and all(setting is None for setting in own)
+        )
 
     @property
     def is_solved(self) -> bool:

@@ -366,6 +366,11 @@ def test_blocks_of_all_runs_are_checked_before_the_first_trains(recipe, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_blocks_may_be_left_to_choose(recipe):
+    results = run_recipe_file(recipe('runs.0.settings.train_blocks="auto"'), verbose=False)
+    assert len(results) == 2
+
+
 def test_too_many_training_pictures_name_the_key(recipe):
     with pytest.raises(InvalidParameterError, match=r"data\.train_per_class: .*'circle' \(8\)"):
         run_recipe_file(recipe("data.train_per_class=8"), verbose=False)

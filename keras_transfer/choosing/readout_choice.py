@@ -18,7 +18,7 @@ from keras_transfer.graph.blueprint import Blueprint
 from keras_transfer.graph.nodes import Node
 from keras_transfer.graph.readout import CONCATENATE, LAST, Pooling, Readout
 from keras_transfer.training.lazy_network import LazyNetwork
-from keras_transfer.training.train_blocks import select_blocks
+from keras_transfer.training.train_blocks import names_blocks, select_blocks
 
 __all__ = [
     "AUTO",
@@ -295,7 +295,7 @@ def choose_readout(
 
 def _least_depth(train_blocks: Any, blocks: Sequence[Block]) -> int:
     """Return the place of the block that must be there for a recipe's blocks to train."""
-    if train_blocks is None or isinstance(train_blocks, str):  # "all", "gradual": whatever is there
+    if not names_blocks(train_blocks):  # "all", "gradual": whatever is there
         return 0
     selected = select_blocks(train_blocks, blocks)  # refuses what does not exist
     if isinstance(train_blocks, numbers.Integral):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from keras_transfer.backbones.partition import Block, layers_by_block
@@ -33,6 +34,17 @@ __all__ = [
 # be 22 % after 150 steps.
 _AVERAGED_SHARE = 0.2
 
+# Of a stage, what its compiled step does not depend on.
+_NOT_TRACED = (
+    "name",
+    "epochs",
+    "patience",
+    "solver",
+    "penalty",
+    "schedule",
+    "warm_up",
+    "rate_test",
+)
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "nadam", "adagrad")
 
 
@@ -129,21 +141,21 @@ def trace_key(stage: Stage, task: str) -> str | None:
     config["config"].pop("learning_rate", None)
     config["config"].pop("name", None)
     rates = _distinct_rates(stage)
-    return json.dumps(
-        {
-            "task": task,
-            "optimizer": config,
-            "blocks": {block: rates.index(rate) for block, rate in stage.learning_rates.items()},
-            "batch_norm": [stage.batch_norm, stage.batch_norm_momentum],
-            "loss": [float(stage.label_smoothing), float(stage.focal_gamma or 0.0)],
-            # How they are mixed is not compiled in, but targets and metrics are others.
-            "mixes": stage.mix is not None,
-            "weight_decay": stage.weight_decay,
-            "average": stage.average,
+    # All but what is named here: a setting that is forgotten costs a compilation, no more.
+    told = {field.name: getattr(stage, field.name) for field in fields(stage)}
+    for name in _NOT_TRACED:
+        del told[name]
+    told |= {
+        "task": task,
+        "optimizer": config,
+        "learning_rates": {
+            block: rates.index(rate) for block, rate in stage.learning_rates.items()
         },
-        sort_keys=True,
-        default=repr,
-    )
+        "focal_gamma": stage.focal_gamma or None,
+        # How they are mixed is not compiled in, but targets and metrics are others.
+        "mix": stage.mix is not None,
+    }
+    return json.dumps(told, sort_keys=True, default=repr)
 
 
 def held_weights(optimizer: Any) -> list[Any]:

@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from keras_transfer.backbones.partition import HEAD
-from keras_transfer.errors import InvalidParameterError, UnknownNameError
+from keras_transfer.errors import InvalidParameterError
 from keras_transfer.graph.mixing import MIXES
+from keras_transfer.parameters import (
+    NONE,
+    Constraint,
+    find_problems,
+    integer,
+    number,
+    one_of,
+    raise_problems,
+)
 from keras_transfer.training.schedules import SCHEDULES
 
-__all__ = ["AVERAGES", "BATCH_NORM_POLICIES", "SOLVERS", "Stage"]
+__all__ = [
+    "AVERAGES",
+    "BATCH_NORM_POLICIES",
+    "CONSTRAINTS",
+    "SOLVERS",
+    "STEP_SETTINGS",
+    "Stage",
+]
 
 BATCH_NORM_POLICIES = ("frozen", "affine", "train")
 SOLVERS = ("gradient", "exact")
 AVERAGES = ("ema",)
+CONSTRAINTS: Mapping[str, Constraint] = {
+    "epochs": integer(1),
+    "batch_norm": one_of(*BATCH_NORM_POLICIES),
+    "batch_norm_momentum": NONE | number(0, 1),
+    "patience": integer(1),
+    "solver": one_of(*SOLVERS),
+    "penalty": NONE | number(0),
+    "label_smoothing": number(0, 1, below=True),
+    "focal_gamma": NONE | number(0),
+    "mix": NONE | one_of(*MIXES),
+    "schedule": one_of(*SCHEDULES),
+    "warm_up": NONE | number(0, 1),
+    "weight_decay": NONE | number(0),
+    "average": one_of(None, *AVERAGES),
+}
+# What a recipe says once for all stages that take steps.
+STEP_SETTINGS = (
+    "label_smoothing",
+    "focal_gamma",
+    "mix",
+    "schedule",
+    "warm_up",
+    "weight_decay",
+    "average",
+)
 
 
 @dataclass(frozen=True)
@@ -108,51 +148,27 @@ class Stage:
         object.__setattr__(self, "learning_rates", MappingProxyType(dict(self.learning_rates)))
         if not self.learning_rates:
             raise InvalidParameterError(f"stage {self.name!r}: expected a block that trains.")
-        if self.batch_norm not in BATCH_NORM_POLICIES:
-            raise UnknownNameError("batch_norm", self.batch_norm, BATCH_NORM_POLICIES)
-        if self.solver not in SOLVERS:
-            raise UnknownNameError("solver", self.solver, SOLVERS)
-        if self.schedule not in SCHEDULES:
-            raise UnknownNameError("schedule", self.schedule, SCHEDULES)
-        if self.average is not None and self.average not in AVERAGES:
-            raise UnknownNameError("average", self.average, AVERAGES)
-        if self.solver == "exact" and self.trained != (HEAD,):
+        problems = find_problems(f"stage {self.name!r}", vars(self), CONSTRAINTS)
+        for block, rate in self.learning_rates.items():
+            problems += find_problems(
+                f"stage {self.name!r}: learning_rates", {block: rate}, {block: number(0)}
+            )
+        raise_problems(problems)
+        if self.solver != "exact":
+            return
+        if self.trained != (HEAD,):
             raise InvalidParameterError(
                 f"stage {self.name!r}: expected the head alone to train, which is what can be "
                 f"solved exactly. Received: {', '.join(self.trained)}. Take solver='gradient'."
             )
-        ranges = (
-            ("penalty", math.inf, "of 0 or more"),
-            ("label_smoothing", math.nextafter(1, 0), "of at least 0 and below 1"),
-            ("focal_gamma", math.inf, "of 0 or more"),
-            ("warm_up", 1, "from 0 to 1, a share of the steps"),
-            ("weight_decay", math.inf, "of 0 or more"),
-        )
-        for name, most, expected in ranges:
-            value = getattr(self, name)
-            if value is not None and not (0 <= value <= most and value < math.inf):
-                raise InvalidParameterError(
-                    f"stage {self.name!r}: expected a {name} {expected}. Received: {value!r}."
-                )
-        if self.mix is not None and self.mix not in MIXES:
-            raise UnknownNameError("mix", self.mix, MIXES)
-        if self.solver == "exact" and (self.label_smoothing or self.focal_gamma or self.mix):
+        given = {name: getattr(self, name) for name in (*STEP_SETTINGS, "rate_test")}
+        asked = {name: value for name, value in given.items() if value and value != "constant"}
+        if asked:
+            shown = ", ".join(f"{name}={value!r}" for name, value in asked.items())
             raise InvalidParameterError(
-                f"stage {self.name!r}: expected the plain loss of examples as they are, which is "
-                f"what can be solved exactly. Received: label_smoothing={self.label_smoothing!r}, "
-                f"focal_gamma={self.focal_gamma!r}, mix={self.mix!r}. Take solver='gradient'."
-            )
-        of_steps = self.is_scheduled or self.rate_test or self.weight_decay or self.average
-        if self.solver == "exact" and of_steps:
-            raise InvalidParameterError(
-                f"stage {self.name!r}: expected no setting of steps, which an exact head does not "
-                f"make. Received: schedule={self.schedule!r}, warm_up={self.warm_up!r}, "
-                f"weight_decay={self.weight_decay!r}, average={self.average!r}, "
-                f"rate_test={self.rate_test!r}. Take solver='gradient'."
-            )
-        if self.epochs < 1:
-            raise InvalidParameterError(
-                f"stage {self.name!r}: expected at least one epoch. Received: {self.epochs}."
+                f"stage {self.name!r}: expected no setting of steps or of their loss where the "
+                f"head is solved, at once and for the plain loss. Received: {shown}. Take "
+                f"solver='gradient'."
             )
 
     def __reduce__(self) -> Any:  # a mapping proxy does not pickle

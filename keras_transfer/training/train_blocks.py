@@ -10,7 +10,7 @@ from keras_transfer.backbones.partition import HEAD, Block
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.parameters import instance_of, integer, one_of, sequence_of
 
-__all__ = ["AUTO_BLOCKS", "TRAIN_BLOCKS", "names_none", "select_blocks"]
+__all__ = ["AUTO_BLOCKS", "TRAIN_BLOCKS", "names_blocks", "names_none", "select_blocks"]
 
 AUTO_BLOCKS = "auto"
 TRAIN_BLOCKS = (
@@ -21,6 +21,13 @@ TRAIN_BLOCKS = (
 def names_none(train_blocks: Any) -> bool:
     """Say whether a ``train_blocks`` parameter leaves all blocks frozen, whatever there are."""
     return isinstance(train_blocks, numbers.Integral) and train_blocks == 0
+
+
+def names_blocks(train_blocks: Any) -> bool:
+    """Say whether a ``train_blocks`` parameter asks for blocks that there must be."""
+    return isinstance(train_blocks, (list, tuple)) or (
+        isinstance(train_blocks, numbers.Integral) and int(train_blocks) > 0
+    )
 
 
 def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]:

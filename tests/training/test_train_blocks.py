@@ -5,7 +5,12 @@ import pytest
 
 from keras_transfer.backbones.partition import Block
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
-from keras_transfer.training.train_blocks import TRAIN_BLOCKS, names_none, select_blocks
+from keras_transfer.training.train_blocks import (
+    TRAIN_BLOCKS,
+    names_blocks,
+    names_none,
+    select_blocks,
+)
 
 BLOCKS = [Block(name, (), 0) for name in ("stem", "low", "high", "head")]
 
@@ -25,6 +30,7 @@ def test_names_blocks_input_side_first(train_blocks, expected):
     assert TRAIN_BLOCKS.allows(train_blocks)
     assert select_blocks(train_blocks, BLOCKS) == expected
     assert names_none(train_blocks) == (not expected)
+    assert names_blocks(train_blocks) == (train_blocks not in (0, "all"))
 
 
 MISTAKES = {
