@@ -58,9 +58,10 @@ class FineTuningCheck:
         """The share with the least loss."""
         return self.shares[int(np.argmin(self.losses))]
 
-    def temperature(self, share: float) -> float:
-        """Return the temperature at one of the shares."""
-        return self.temperatures[self.shares.index(share)]
+    @property
+    def temperature(self) -> float:
+        """The temperature at the share that was taken."""
+        return self.temperatures[self.shares.index(self.taken)]
 
     def __str__(self) -> str:
         figures = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -207,8 +207,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 seed=seeds.split,
                 reader=given.reader,
                 class_weight=self.class_weight,
-                skipped=given.loaded.skipped,
-                n_oriented=given.loaded.n_oriented,
             )
             found = run_fit(
                 task,
@@ -243,7 +241,11 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
                 **({} if is_regression else {"temperature_": found.temperature}),
                 "validation_score_": found.score,
                 "validation_standard_error_": found.standard_error,
-                "data_report_": found.report,
+                "data_report_": replace(
+                    found.report,
+                    skipped=given.loaded.skipped,
+                    n_oriented=given.loaded.n_oriented,
+                ),
                 "_reader": task.reader,
                 "_seen": found.seen,
                 "_targets": task.targets,

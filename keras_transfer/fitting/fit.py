@@ -136,11 +136,10 @@ class _Fit:
     source: SourceCheck | None = None
     report: DataReport = field(init=False)
     feature_units: tuple[np.ndarray, np.ndarray] | None = None
-    first: Sequence[np.ndarray] = ()
+    initial_weights: Sequence[np.ndarray] = ()
     run: RunResult = field(init=False)
     seconds: float = 0.0
     fine_tuning: FineTuningCheck | None = None
-    share: float = 1.0
     seen: SeenExamples | None = None
     interrupted: bool = False
 
@@ -261,8 +260,6 @@ class _Fit:
             np.concatenate([part.names for part in parts]).tolist(),
             digests=np.concatenate([part.digests for part in parts]),
             n_train=len(task.train),
-            skipped=task.skipped,
-            n_oriented=task.n_oriented,
         )
         if not task.reader.has_columns:
             for sentence in self.report.warnings(balanced=task.class_weight is not None):
@@ -279,7 +276,7 @@ class _Fit:
         task, settings, feeder = self.task, self.settings, self.feeder
         began = time.monotonic()
         if len(self.plan.stages) > 1:
-            self.first = feeder.model.get_weights()
+            self.initial_weights = feeder.model.get_weights()
         self.run = self.plan.run(
             feeder,
             task.trained_targets,
@@ -313,12 +310,17 @@ class _Fit:
         if share != 1:
             model = self.feeder.model
             set_share(model, run.start, model.get_weights(), share)
-        self.share, self.fine_tuning = share, replace(found, taken=share)
+        self.fine_tuning = replace(found, taken=share)
+
+    @property
+    def share(self) -> float:
+        """How far fine-tuning is followed."""
+        return 1.0 if self.fine_tuning is None else self.fine_tuning.taken
 
     def _compare_with_start(self) -> FineTuningCheck | None:
         """Compare by what is held out, or by a fold; None where nothing can be told."""
         task, settings, run = self.task, self.settings, self.run
-        shares = SHARES if self.is_wise else SHARES[:: len(SHARES) - 1]
+        shares = SHARES if self.is_wise else (SHARES[0], SHARES[-1])
         if any(record.reason == "callback" for record in run.records):
             return None  # one of the user's ended it, which the fold would not see
         if task.held is not None:
@@ -341,10 +343,10 @@ class _Fit:
         found, self.interrupted = self.plan.check_on_fold(
             self.feeder,
             run,
-            self.first,
+            self.initial_weights,
             task.train,
-            self.trial.targets,
-            self.trial.weights,
+            task.trained_targets,
+            task.weights,
             is_held,
             shares,
             feature_units=self.feature_units,
@@ -425,7 +427,7 @@ class _Fit:
         if self.folds is not None and settings.validation is not None and is_exact:
             return self.folds.temperature
         if self.fine_tuning is not None:
-            return self.fine_tuning.temperature(self.share)
+            return self.fine_tuning.temperature
         return 1.0
 
     def _answers(self, temperature: float) -> Answers | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,10 +38,6 @@ class Task:
         Whether those that are held out steer the training, or only measure.
     class_weight : object
         As for `class_weights`.
-    skipped : sequence of (str, str)
-        Files that could not be read, and why.
-    n_oriented : int
-        Pictures that carry an orientation.
     """
 
     reader: Reader
@@ -52,8 +47,6 @@ class Task:
     groups: np.ndarray | None = None
     steers: bool = False
     class_weight: Any = None
-    skipped: Sequence[tuple[str, str]] = ()
-    n_oriented: int = 0
 
     @classmethod
     def part(

@@ -39,8 +39,6 @@ def look_at(
     *,
     digests: Sequence[bytes | str | None] | np.ndarray | None = None,
     n_train: int,
-    skipped: Iterable[tuple[str, str]] = (),
-    n_oriented: int = 0,
 ) -> DataReport:
     """Look for copies, doubtful labels and lacking examples.
 
@@ -63,8 +61,6 @@ def look_at(
         Equal for examples of equal content; None or empty where nobody looked.
     n_train : int
         How many belong to the training part; the others validate.
-    skipped, n_oriented
-        Go into the report as they are.
 
     Returns
     -------
@@ -137,8 +133,6 @@ def look_at(
         tuple(suspects),
         n_judged,
         agreement,
-        tuple((str(name), str(reason)) for name, reason in skipped),
-        int(n_oriented),
     )
 
 

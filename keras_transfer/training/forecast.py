@@ -37,11 +37,11 @@ class StageForecast:
         The most that it may train.
     steps : int
         Batches in an epoch; 0 if the dataset does not know.
-    seconds_first_batch : float
+    first_batch_seconds : float
         Of the batch that compiled. The forecast has spent them: the stage does not compile again.
-    seconds_per_batch : float
+    batch_seconds : float
         Of each batch after that.
-    seconds_validation : float
+    validation_seconds : float
         Of the validation after each epoch; 0 without.
     seconds : float
         Of all epochs: if it does not stop early. A range test before them is included.
@@ -50,15 +50,15 @@ class StageForecast:
     stage: str
     epochs: int
     steps: int
-    seconds_first_batch: float = math.nan
-    seconds_per_batch: float = math.nan
-    seconds_validation: float = math.nan
+    first_batch_seconds: float = math.nan
+    batch_seconds: float = math.nan
+    validation_seconds: float = math.nan
     seconds: float = math.nan
 
     @property
     def is_measured(self) -> bool:
         """Whether it was timed, and so compiled."""
-        return not math.isnan(self.seconds_first_batch)
+        return not math.isnan(self.first_batch_seconds)
 
 
 def forecast_stages(
@@ -67,7 +67,7 @@ def forecast_stages(
     stages: Sequence[Stage],
     feeds: Sequence[Feed],
     steering: Steering,
-    keys: Sequence[Hashable | None],
+    find_key: Callable[[Stage, Feed], Hashable | None],
     prepare: Callable[[Stage, Feed], Trainer],
 ) -> list[StageForecast]:
     """Time each stage on a few batches; weights and states are put back.
@@ -83,8 +83,8 @@ def forecast_stages(
     feeds : sequence of Feed
         One for each stage. Of the dataset the number of its batches is asked for; it is never read.
     steering : Steering
-    keys : sequence of hashable or None
-        By which the trainers of the stages are kept.
+    find_key : callable
+        Gives that by which the trainer of a stage is kept; None if it is not.
     prepare : callable
         Gives the trainer of a stage for which the network is frozen, and tells the steering of it.
 
@@ -102,11 +102,11 @@ def forecast_stages(
     network = compiled.network
     started = Snapshot(network)
     forecasts: list[StageForecast] = []
-    for stage, feed, key in zip(stages, feeds, keys, strict=True):
+    for stage, feed in zip(stages, feeds, strict=True):
         if feed.dataset is None:  # a solved head takes no time to speak of
             forecasts.append(StageForecast(stage.name, 1, 1, seconds=0.0))
             continue
-        sample, steps = feed.sample, feed.steps
+        sample, steps, key = feed.sample, feed.steps, find_key(stage, feed)
         _check_sample(feed)
         # An optimizer that is not Keras's own has no trainer that is kept, and a subclassed model
         # is its own trainer: one at a time.
@@ -120,7 +120,7 @@ def forecast_stages(
                         prepare(stage, feed), sample, steps, steering
                     )
                 known = [
-                    each.seconds_validation
+                    each.validation_seconds
                     for each, other in zip(forecasts, feeds, strict=False)
                     if each.is_measured and other.validation is feed.validation
                 ]
@@ -164,7 +164,7 @@ def begins_after(forecasts: Sequence[StageForecast], number: int, seconds: float
     if not forecasts or forecasts[number].is_measured:
         return seconds
     # This one is to be compiled yet; the one before may have been compiled by the forecast.
-    return max([seconds, *(each.seconds_first_batch for each in forecasts if each.is_measured)])
+    return max([seconds, *(each.first_batch_seconds for each in forecasts if each.is_measured)])
 
 
 def _has_time(forecasts: Sequence[StageForecast], deadline: float | None) -> bool:
@@ -172,7 +172,7 @@ def _has_time(forecasts: Sequence[StageForecast], deadline: float | None) -> boo
     if deadline is None:
         return True
     measured = [each for each in forecasts if each.is_measured]
-    compiling = measured[-1].seconds_first_batch if measured else 0.0
+    compiling = measured[-1].first_batch_seconds if measured else 0.0
     # Of batches without number nothing is known: as if they took no time.
     training = sum(each.seconds for each in measured if not math.isnan(each.seconds))
     return time.monotonic() + training + compiling < deadline

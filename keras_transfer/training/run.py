@@ -26,6 +26,7 @@ from keras_transfer.training.exact_stage import solve_stage
 from keras_transfer.training.feed import Feed
 from keras_transfer.training.forecast import StageForecast, begins_after, forecast_stages
 from keras_transfer.training.freezing import freeze_for, frozen_weights, settle
+from keras_transfer.training.interrupts import Interrupts, StoppableInference
 from keras_transfer.training.losses import build_loss, build_metrics
 from keras_transfer.training.optimizers import (
     build_optimizer,
@@ -38,12 +39,7 @@ from keras_transfer.training.random_state import kept_random_states
 from keras_transfer.training.rate_test import TEST_STEPS, RateCurve, find_rate
 from keras_transfer.training.run_result import RunResult, StageRecord
 from keras_transfer.training.stage import Stage
-from keras_transfer.training.steering import (
-    Interrupts,
-    Steering,
-    make_watch,
-    stoppable_inference,
-)
+from keras_transfer.training.steering import Steering, make_watch
 
 __all__ = ["hand_over", "run_stages"]
 
@@ -125,21 +121,12 @@ def run_stages(
                 display.say("forecast: compiling the stages, and timing a few batches of each")
                 with kept_random_states():
                     result.forecast = forecast_stages(
-                        compiled,
-                        blocks,
-                        stages,
-                        feeds,
-                        steering,
-                        [
-                            _trainer_key(stage, task, feed)
-                            for stage, feed in zip(stages, feeds, strict=True)
-                        ],
-                        run.prepare,
+                        compiled, blocks, stages, feeds, steering, run.key, run.prepare
                     )
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 display.show_forecast(result.forecast, steering.may_stop_early, left)
-            result.records = run.all(stages, feeds, callbacks, result.forecast)
-            result.start = run.start
+            result.records = run.run_all(stages, feeds, callbacks, result.forecast)
+            result.start = run.fine_tuning_start
         if result.records:
             hand_over(model, blocks, result.records[-1].stage, task)
     result.interrupted = interrupts.came
@@ -186,9 +173,9 @@ class _Run:
     task: str
     steering: Steering
     display: Silent
-    start: list[Any] | None = None  # of fine-tuning
+    fine_tuning_start: list[Any] | None = None
 
-    def all(
+    def run_all(
         self,
         stages: Sequence[Stage],
         feeds: Sequence[Feed],
@@ -203,9 +190,9 @@ class _Run:
                 begun = begins_after(forecast, number, records[-1].first_batch_seconds)
                 if steering.is_over(begun):
                     break
-            is_first = self.start is None and stage.trained != (HEAD,)
+            is_first = self.fine_tuning_start is None and stage.trained != (HEAD,)
             if is_first and number and stages[number - 1].trained == (HEAD,):
-                self.start = self.compiled.network.get_weights()
+                self.fine_tuning_start = self.compiled.network.get_weights()
             run = _StageRun(self, stage, feed)
             try:
                 run.train(callbacks)
@@ -222,11 +209,16 @@ class _Run:
             records.append(run.finish())
         return records
 
+    def key(self, stage: Stage, feed: Feed) -> Hashable | None:
+        """Return what tells the trainer of a stage from others; None if nothing does."""
+        traced = trace_key(stage, self.task)
+        return None if traced is None else (traced, feed.cut)
+
     def prepare(self, stage: Stage, feed: Feed) -> Trainer:
         """Return the trainer of a stage that the network is frozen for; attend to its feed."""
         self.attend(feed)
         trainer = self.compiled.trainer(
-            _trainer_key(stage, self.task, feed), lambda: self._make_trainer(stage, feed)
+            self.key(stage, feed), lambda: self._make_trainer(stage, feed)
         )
         set_rates(trainer.optimizer, stage)
         return trainer
@@ -235,7 +227,7 @@ class _Run:
         """Validate with what a feed holds, from now on."""
         inference = None
         if feed.validation is not None:
-            inference = stoppable_inference(self.compiled, self.steering.interrupts, feed.cut)
+            inference = StoppableInference(self.compiled, self.steering.interrupts, feed.cut)
         self.steering.attend(feed.validation, inference)
 
     def _make_trainer(self, stage: Stage, feed: Feed) -> Trainer:
@@ -332,7 +324,7 @@ class _StageRun:
 
         assert self.feed.solvable is not None
         run = self.run
-        inference = stoppable_inference(run.compiled, run.steering.interrupts, self.feed.cut)
+        inference = StoppableInference(run.compiled, run.steering.interrupts, self.feed.cut)
         done = len(run.steering.epochs)
         watchers = keras.callbacks.CallbackList([self.watch, *callbacks], model=self.network)
         watchers.on_train_begin()
@@ -387,7 +379,7 @@ class _StageRun:
         """End it after a KeyboardInterrupt; say whether a batch had ended. If not it is undone."""
         if not self.run.steering.interrupts.is_clean and self.feed.solvable is None:
             # It may have come at any line of Keras's.
-            self.run.compiled.forget(_trainer_key(self.stage, self.run.task, self.feed))
+            self.run.compiled.forget(self.run.key(self.stage, self.feed))
         if self.watch is not None and self.watch.steps:
             self.watch.reason = "interrupted"
             return True
@@ -404,11 +396,6 @@ def _check_steps(stage: Stage, feed: Feed) -> None:
             f"which schedule, warm_up and average are spread. Received: one that does not. Tell "
             f"it with dataset.apply(tf.data.experimental.assert_cardinality(n))."
         )
-
-
-def _trainer_key(stage: Stage, task: str, feed: Feed) -> Hashable | None:
-    traced = trace_key(stage, task)
-    return None if traced is None else (traced, feed.cut)
 
 
 def _compile(model: Any, optimizer: Any, task: str, stage: Stage | None = None) -> None:

@@ -2,99 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from keras_transfer.errors import DivergedError
 from keras_transfer.graph.heads import METRIC
 from keras_transfer.training.averaging import Averaging
-from keras_transfer.training.compiled import CompiledNetwork
 from keras_transfer.training.inference import Inference
+from keras_transfer.training.interrupts import Interrupts
 from keras_transfer.training.optimizers import set_average, set_rates
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.schedules import rate_factor
 from keras_transfer.training.stage import Stage
 from keras_transfer.training.validation import Answers, Validation
 
-__all__ = ["Interrupts", "Steering", "make_watch", "stoppable_inference"]
-
-
-class Interrupts:
-    """Keeps a Ctrl-C until training is where it can stop: within a batch.
-
-    A KeyboardInterrupt at any line of TensorFlow's can leave that unusable: while a step is traced,
-    it may come out as another error, and every later call run in a graph that is half built.
-
-    Parameters
-    ----------
-    notify : callable, optional
-        Called when the first one comes, inside the signal's handler.
-
-    Attributes
-    ----------
-    came : bool
-        Whether one came.
-    is_clean : bool
-        Whether the KeyboardInterrupt, if there was one, is from `check`.
-    """
-
-    def __init__(self, notify: Callable[[], None] = lambda: None):
-        self.came = self.is_clean = self.is_forced = False
-        self._notify = notify
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Take Ctrl-C inside the context; the second one raises KeyboardInterrupt at once.
-
-        Where another handler than Python's own is in place, or outside the main thread, which none
-        reaches, nothing is changed.
-        """
-        own = signal.default_int_handler
-        if (
-            threading.current_thread() is not threading.main_thread()
-            or signal.getsignal(signal.SIGINT) is not own
-        ):
-            yield
-            return
-        signal.signal(signal.SIGINT, self._take)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, own)
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C came."""
-        if self.came:
-            self.is_clean = True
-            raise KeyboardInterrupt
-
-    def _take(self, number: int, frame: Any) -> None:
-        if self.came:
-            self.is_clean, self.is_forced = False, True
-            signal.default_int_handler(number, frame)
-        self.came = True
-        self._notify()
-
-
-def stoppable_inference(
-    compiled: CompiledNetwork, interrupts: Interrupts, cut: tuple[str, ...] = ()
-) -> Inference:
-    """Return the inference of what trains, which a Ctrl-C stops between two batches."""
-
-    class Stoppable(Inference):
-        def __call__(self, inputs: Any, what: str = "outputs") -> np.ndarray:
-            interrupts.check()
-            return super().__call__(inputs, what)
-
-    return Stoppable(compiled.network, compiled, cut)
+__all__ = ["Steering", "make_watch"]
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_fine_tuned_probabilities_are_calibrated_on_the_fold():
     fit_and_hear(clf, X, noisy)
     fit_and_hear(plain, X, noisy)
     assert plain.temperature_ == 1
-    assert clf.temperature_ == clf.fine_tuning_.temperature(1.0) != 1
+    assert clf.temperature_ == clf.fine_tuning_.temperature != 1
     np.testing.assert_allclose(
         clf.decision_function(X) * clf.temperature_,
         plain.decision_function(X),

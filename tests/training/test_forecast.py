@@ -212,9 +212,9 @@ def test_says_what_the_stages_will_take():
         display=Shown(),
     )
     for timed, record in zip(result.forecast, result.records, strict=True):
-        assert timed.seconds_per_batch > 0.05
-        assert timed.seconds_validation > 6 * 0.03
-        assert timed.seconds_first_batch > 3 * timed.seconds_per_batch  # it compiles
+        assert timed.batch_seconds > 0.05
+        assert timed.validation_seconds > 6 * 0.03
+        assert timed.first_batch_seconds > 3 * timed.batch_seconds  # it compiles
         assert timed.seconds > 2 * (3 * 0.05 + 6 * 0.03)
         # The machine may be busy; compilation, several seconds, is not in either of them.
         assert timed.seconds / 3 < record.seconds < timed.seconds * 3
@@ -225,8 +225,8 @@ def test_a_range_test_takes_its_time():
     stage = dataclasses.replace(STAGES[0], rate_test=True)
     result = run(make(), [stage], sample=sample())
     (timed,) = result.forecast
-    training = 2 * 3 * timed.seconds_per_batch
-    assert timed.seconds > rate_test.TEST_STEPS * timed.seconds_per_batch
+    training = 2 * 3 * timed.batch_seconds
+    assert timed.seconds > rate_test.TEST_STEPS * timed.batch_seconds
     assert timed.seconds > 5 * training
     assert result.records[0].rate_curve is not None
 
@@ -251,18 +251,18 @@ def test_stages_of_few_and_of_many_batches():
     one = shuffled_batches((X, Y), 24, 0)
     (timed,) = run(make(), STAGES[:1], one, sample=one).forecast
     assert timed.steps == 1
-    assert timed.seconds == pytest.approx(2 * timed.seconds_per_batch)
+    assert timed.seconds == pytest.approx(2 * timed.batch_seconds)
     many = shuffled_batches((X, Y), 2, 0)
     (timed,) = run(make(), STAGES[:1], many, sample=many).forecast
     assert timed.steps == 12
-    assert timed.seconds > 2 * 11 * timed.seconds_per_batch
+    assert timed.seconds > 2 * 11 * timed.batch_seconds
 
 
 def test_a_dataset_that_does_not_know_its_length():
     dataset = batches().filter(lambda x, y: True)
     (timed,) = run(make(), STAGES[:1], dataset, sample=sample()).forecast
     assert timed.steps == 0
-    assert timed.seconds_per_batch > 0
+    assert timed.batch_seconds > 0
     assert math.isnan(timed.seconds)
 
 
@@ -281,8 +281,8 @@ def test_a_validation_that_does_not_know_its_length():
     unknown = known.filter(lambda *batch: True)
     assert unknown.cardinality() == tf.data.UNKNOWN_CARDINALITY
     (timed,) = run(make(), STAGES[:1], sample=sample(), validation=Validation(unknown)).forecast
-    assert timed.seconds_validation > 6 * 0.05
-    assert timed.seconds > 2 * timed.seconds_validation
+    assert timed.validation_seconds > 6 * 0.05
+    assert timed.seconds > 2 * timed.validation_seconds
 
 
 def test_an_optimizer_of_the_users_own_is_not_timed():

@@ -15,9 +15,9 @@ from keras_transfer import Stage, get_backbone
 from keras_transfer.backbones.partition import read_blocks
 from keras_transfer.training import compiled
 from keras_transfer.training.batches import ordered_batches, shuffled_batches
+from keras_transfer.training.interrupts import Interrupts
 from keras_transfer.training.progress import Silent
 from keras_transfer.training.random_state import isolated_seed
-from keras_transfer.training.steering import Interrupts
 from keras_transfer.training.validation import Validation
 
 X, Y = tiny.pictures()
