@@ -1,4 +1,4 @@
-"""Recipe: a transfer mode with its settings; it builds the model and runs the stages it plans."""
+"""Recipe: a transfer mode with its settings; it builds the model and plans the stages."""
 
 from __future__ import annotations
 

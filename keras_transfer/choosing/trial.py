@@ -28,7 +28,7 @@ __all__ = ["Trial"]
 
 # One part of so many is left out to see what a training does for examples that it has not seen.
 _PARTS = 4
-# Of the rest alone, a training on less would be another one.
+# More than this is not left out: a training on the little that remains would tell of another one.
 _MOST_LEFT_OUT = 0.5
 
 

@@ -96,8 +96,8 @@ class TransferRegressor(RegressorMixin, SupervisedTransfer):
         stage or such examples, of random weights, or when the time was up.
     validation_score_ : float
         On held-out examples, of the weights that were kept. Where ``validation="auto"`` holds none
-        out: of exact heads on the pretrained network, each solved without the
-        examples that it answers for. NaN where nothing can be told.
+        out: of exact heads on the pretrained network, each solved without the examples that it
+        answers for. NaN where nothing can be told.
     validation_standard_error_ : float
         By how much the score would differ on other examples of the same kind.
     data_report_ : DataReport

@@ -29,7 +29,8 @@ from keras_transfer.inputs.sources import is_source, open_labelled
 from keras_transfer.inputs.targets import Targets
 from keras_transfer.inputs.weights import check_sample_weight
 from keras_transfer.modes import as_recipe
-from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of, satisfying
+from keras_transfer.parameters import NONE, Constraint, instance_of, number, one_of
+from keras_transfer.recipe import Recipe
 from keras_transfer.store.activation_store import as_memory
 from keras_transfer.training.averaging import WISE
 from keras_transfer.training.callbacks import fresh_callbacks
@@ -55,7 +56,6 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
 
     _constraints: Mapping[str, Constraint] = {
         **BaseTransfer._constraints,
-        "recipe": satisfying(as_recipe, "'parameter', 'structure', 'composite' or a Recipe"),
         "validation": one_of("auto") | NONE | number(0, 0.9, above=True),
         "target_score": NONE | number(-np.inf),
         "time_budget": NONE | number(0, above=True),
@@ -137,11 +137,12 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
     def _read_targets(self, y: Any, weights: np.ndarray | None) -> Targets:
         """Decide from y what the model is to answer."""
 
-    def _check_parameters(self) -> None:
-        if isinstance(self.recipe, str):  # its own message lists the names
-            as_recipe(self.recipe)
-        super()._check_parameters()
-        as_recipe(self.recipe).check()
+    def _checked_recipe(self) -> Recipe:
+        """Check all parameters, and return the recipe."""
+        recipe = as_recipe(self.recipe)
+        self._check_parameters()
+        recipe.check()
+        return recipe
 
     def fit(
         self,
@@ -186,13 +187,13 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             If a parameter cannot.
         """
         started = time.monotonic()
-        self._check_parameters()
+        recipe = self._checked_recipe()
         callbacks = fresh_callbacks(self.callbacks)
-        recipe, backbone = as_recipe(self.recipe), as_backbone(self.backbone)
+        backbone = as_backbone(self.backbone)
         with open_display(self.verbose) as display:
             given = self._read_given(X, y, sample_weight, groups, backbone, display)
             score = output_score(self.scoring, given.targets)
-            self._check_measured(validation_data)
+            self._check_measured(recipe, validation_data)
             recipe.check_task(given.targets.task, given.reader.modality == "picture")
             held = self._held_out(validation_data, given)
             seeds = Seeds.draw(check_random_state(self.random_state))
@@ -378,11 +379,11 @@ class SupervisedTransfer(BaseTransfer, abc.ABC):
             )
         return loaded
 
-    def _check_measured(self, validation_data: Any) -> None:
+    def _check_measured(self, recipe: Recipe, validation_data: Any) -> None:
         if self.validation is not None or validation_data is not None:
             return
         asked = {"target_score": self.target_score is not None}
-        asked["average"] = as_recipe(self.recipe).average == WISE
+        asked["average"] = recipe.average == WISE
         for name in [name for name, is_asked in asked.items() if is_asked]:
             value = self.target_score if name == "target_score" else WISE
             raise InvalidParameterError(

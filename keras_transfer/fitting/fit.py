@@ -148,16 +148,16 @@ class _Fit:
         """The training examples, as choices are made on them."""
         task = self.task
         return Trial(
-            task.train.inputs,
-            task.train.keys(),
-            task.trained_targets,
-            task.targets.task,
-            task.targets.n_outputs,
-            task.weights,
-            task.groups,
-            self.settings.memory,
-            repr(task.reader),
-            self.settings.seeds.folds,
+            inputs=task.train.inputs,
+            keys=task.train.keys(),
+            targets=task.trained_targets,
+            task=task.targets.task,
+            n_outputs=task.targets.n_outputs,
+            weights=task.weights,
+            groups=task.groups,
+            memory=self.settings.memory,
+            reader=repr(task.reader),
+            seed=self.settings.seeds.folds,
         )
 
     @functools.cached_property

@@ -20,7 +20,8 @@ from keras_transfer.training.validation import Score
 __all__ = ["FitSettings", "Seeds"]
 
 _SEED_RANGE = 2**31
-# That who takes the source's place has at least: a head is soon solved.
+# What is left for a fit of what does better than the source, however late it is: a head is soon
+# solved.
 _LEAST_SECONDS = 1.0
 
 

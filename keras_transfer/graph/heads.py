@@ -189,8 +189,8 @@ def wants_feature_units(
 ) -> bool:
     """Say whether the features that a head reads are to be brought to one scale before it trains.
 
-    Those of a network that has learned nothing will soon be others, and for vectors there hardly is
-    one that has.
+    Not those of random weights, which will soon be others, nor of networks for vectors, of which
+    hardly any is pretrained.
 
     Parameters
     ----------

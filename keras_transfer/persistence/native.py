@@ -131,7 +131,6 @@ def load(
         Written by ``estimator.save``.
     custom_objects : mapping of str to object, optional
         Keras layers of one's own, and functions that parameters held, by name.
-
     trusted : bool, default=False
         Whether to import the modules that the file names for layers and functions of the user's,
         and to let Keras run code that it holds (Lambda layers). Only for a file from someone whom

@@ -13,7 +13,7 @@ __all__ = ["SHARES", "WISE", "Averaging", "follow_wisely", "set_share"]
 
 # What an average between the start of fine-tuning and its end is called in a recipe.
 WISE = "wise"
-# Of the way from the one to the other.
+# How much of the way from the start to the end is gone, where unseen examples are asked.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 

@@ -25,8 +25,9 @@ TEST_STEPS = _DECADES * _STEPS_PER_DECADE + 1
 # Weight of the past in the smoothed loss: over 5 batches, half a decade.
 _SMOOTHING = 0.8
 _EXPLODED = 4.0
-# Of the way from its level down to its lowest: there a step still helps more than it overshoots. A
-# few labels are soon learned by heart, so that the loss goes on falling at rates that do harm.
+# The rate is taken where the loss has come so much of the way from its level down to its lowest:
+# there a step still helps more than it overshoots. A few labels are soon learned by heart, so that
+# the loss goes on falling at rates that do harm.
 _FALLEN = 3 / 4
 # Of a time budget that is left when the first batch has ended.
 _MOST_TIME = 0.25

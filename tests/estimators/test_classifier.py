@@ -282,7 +282,7 @@ FIT_MISTAKES = {
         "Did you mean 'MobileNetV2'",
     ),
     "an unknown mode": ({"recipe": "compsite"}, X, Y, UnknownNameError, "'composite'"),
-    "a mode's class": ({"recipe": StructureTransfer}, X, Y, InvalidParameterError, "recipe: exp"),
+    "a mode's class": ({"recipe": StructureTransfer}, X, Y, InvalidTypeError, "recipe: exp"),
     "a setting of the mode": (
         {"recipe": StructureTransfer(epochs=0)},
         X,
