@@ -12,18 +12,12 @@ twenty times; --whole runs all. Prints tables in Markdown.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import harness
 import keras
 import numpy as np
 from PIL import Image
@@ -40,16 +34,16 @@ from keras_transfer.store.memory import Memory
 from keras_transfer.training.boundary import find_boundary
 from keras_transfer.training.frozen import FrozenPart
 
-QUICK = bool(os.environ.get("QUICK"))
+QUICK, WHOLE = harness.QUICK, "--whole" in sys.argv
 SIZE = 48 if QUICK else 96
 N = 64 if QUICK else 1000
 EPOCHS = 2 if QUICK else 20
 GRID_EPOCHS = 1 if QUICK else 5
+STEP_EPOCHS = 2 if QUICK else 5
 FOLDS = 2 if QUICK else 5
 DROPOUTS = (0.0, 0.2) if QUICK else (0.0, 0.1, 0.2, 0.4)
 RATES = (1e-3,) if QUICK else (3e-4, 1e-3, 3e-3)
 PENALTIES = (1.0, 100.0) if QUICK else tuple(np.geomspace(1e-1, 1e4, 12))
-FITS = len(PENALTIES) * FOLDS
 BATCH = 32
 
 
@@ -104,182 +98,99 @@ def hand_fit(X, y, epochs, **settings):
     return model
 
 
-def hand_grid(X, y, candidates, epochs, whole):
-    """Fit each candidate on each fold, and score it; or a few of them, and count these."""
+def grid_by_hand(candidates, fit_and_score):
+    """Return the seconds of fitting and scoring each candidate on each fold, or those of a few."""
+    X, y = data()
     folds = list(StratifiedKFold(FOLDS).split(X, y))
-    work = [(candidate, fold) for candidate in candidates for fold in folds]
-    chosen = work if whole else work[:: max(1, len(work) // 3)][:3]
+    work = [(candidate, *fold) for candidate in candidates for fold in folds]
+    chosen = work if WHOLE else work[:: max(1, len(work) // 3)][:3]
     began = time.monotonic()
-    for settings, (train, test) in chosen:
-        model = hand_fit(X[train], y[train], epochs, **settings)
-        model.predict(X[test], verbose=0).argmax(axis=1)
+    for candidate, train, test in chosen:
+        fit_and_score(candidate, X[train], y[train], X[test], y[test])
     return (time.monotonic() - began) * len(work) / len(chosen)
 
 
-# === What is measured: each function returns seconds, or what else its row shows ===
+def settings_by_hand(candidates, epochs):
+    def fit_and_score(settings, X, y, X_test, y_test):
+        hand_fit(X, y, epochs, **settings).predict(X_test, verbose=0).argmax(axis=1)
+
+    return grid_by_hand(candidates, fit_and_score)
 
 
-def head_by_hand(options):
+def penalties_by_predict(folder):
+    """Predict features once, before the search, and let scikit-learn solve."""
     X, y = data()
-    began = time.monotonic()
-    hand_fit(X, y, EPOCHS)
-    return time.monotonic() - began
+
+    def fit():
+        features = features_by_hand().predict(X, verbose=0)
+        head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        grid = {"logisticregression__C": [1 / penalty for penalty in PENALTIES]}
+        GridSearchCV(head, grid, cv=FOLDS, refit=False).fit(features, y)
+
+    return harness.timed(fit)[0]
 
 
-def blocks_by_hand(options):
-    X, y = data()
-    began = time.monotonic()
-    hand_fit(X, y, EPOCHS, n_blocks=2, rate=1e-4)
-    return time.monotonic() - began
+def features_by_hand():
+    model = by_hand()
+    return keras.Model(model.input, model.layers[-1].input)
 
 
-def grid_by_hand(options):
-    candidates = [{"dropout": d, "rate": r} for d in DROPOUTS for r in RATES]
-    return hand_grid(*data(), candidates, GRID_EPOCHS, options.whole)
-
-
-def penalties_by_hand(options):
-    candidates = [{"penalty": penalty} for penalty in PENALTIES]
-    return hand_grid(*data(), candidates, EPOCHS, options.whole)
-
-
-def penalties_by_predict(options):
-    """Predict features in each fit, and let scikit-learn solve."""
-    X, y = data()
-    folds = list(StratifiedKFold(FOLDS).split(X, y))
-    work = [(penalty, fold) for penalty in PENALTIES for fold in folds]
-    chosen = work if options.whole else work[:: max(1, len(work) // 3)][:3]
-    began = time.monotonic()
-    for penalty, (train, test) in chosen:
-        model = by_hand()
-        features = keras.Model(model.input, model.layers[-1].input)
-        head = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=1000))
-        head.fit(features.predict(X[train], verbose=0), y[train])
-        head.score(features.predict(X[test], verbose=0), y[test])
-    return (time.monotonic() - began) * len(work) / len(chosen)
+# === Ours, and what takes its time on both sides ===
 
 
 def structure(**settings):
     return StructureTransfer(**settings).classifier(backbone(), validation=None, random_state=0)
 
 
-def fit_ours(estimator):
+def head(folder=None):
+    estimator = structure(epochs=EPOCHS, learning_rate=1e-3)
+    return estimator.set_params(memory=folder) if folder else estimator
+
+
+def search(estimator, **grid):
+    grid = {f"recipe__{name}": values for name, values in grid.items()}
+    return GridSearchCV(estimator, grid, cv=FOLDS, refit=False)
+
+
+def seconds_of_fit(estimator):
     X, y = data()
-    began = time.monotonic()
-    estimator.fit(X, y)
-    return time.monotonic() - began
+    return harness.timed(estimator.fit, X, y)[0]
 
 
-def head_ours(options):
-    return fit_ours(structure(epochs=EPOCHS, learning_rate=1e-3))
-
-
-def exact_ours(options):
-    return fit_ours(structure())
-
-
-def blocks_ours(options):
-    return fit_ours(
-        structure(train_blocks=2, epochs=EPOCHS, learning_rate=1e-4, batch_norm="affine")
-    )
-
-
-def grid_ours(options):
-    grid = {"recipe__dropout": DROPOUTS, "recipe__learning_rate": RATES}
-    search = GridSearchCV(structure(epochs=GRID_EPOCHS), grid, cv=FOLDS, refit=False)
-    return fit_ours(search)
-
-
-def penalties_ours(options):
-    grid = {"recipe__head_penalty": PENALTIES}
-    return fit_ours(GridSearchCV(structure(), grid, cv=FOLDS, refit=False))
-
-
-def exact_ours_again(options):
+def seconds_again(estimator):
     """The second fit in a process, on pictures that it has not seen: as predict's second call."""
     X, y = data()
-    structure().fit(X, y)
-    X = X[:, ::-1].copy()
-    began = time.monotonic()
-    structure().fit(X, y)
-    return time.monotonic() - began
+    clone(estimator).fit(X, y)
+    return harness.timed(clone(estimator).fit, X[:, ::-1].copy(), y)[0]
 
 
-def head_from_folder(options):
-    return fit_ours(structure(epochs=EPOCHS, learning_rate=1e-3).set_params(memory=options.folder))
+def seconds_by_hand(**settings):
+    X, y = data()
+    return harness.timed(hand_fit, X, y, EPOCHS, **settings)[0]
 
 
-def exact_from_folder(options):
-    return fit_ours(structure().set_params(memory=options.folder))
-
-
-def second_predict(options):
-    X, _ = data()
-    model = by_hand()
-    features = keras.Model(model.input, model.layers[-1].input)
-    features.predict(X, batch_size=BATCH, verbose=0)
-    return min(timed(lambda: features.predict(X, batch_size=BATCH, verbose=0)) for _ in range(3))
-
-
-def frozen_pass(options):
-    X, _ = data()
-    return pass_seconds(backbone(), X)
-
-
-def second_predict_lite0(options):
-    X, model = lite0_pictures(), Assembly(get_backbone("EfficientNetLite0"), None).build()
-    model.predict(X, batch_size=BATCH, verbose=0)
-    return min(timed(lambda: model.predict(X, batch_size=BATCH, verbose=0)) for _ in range(3))
-
-
-def frozen_pass_lite0(options):
-    return pass_seconds(get_backbone("EfficientNetLite0"), lite0_pictures())
+def lite0():
+    return get_backbone("EfficientNetLite0")
 
 
 def lite0_pictures():
     return data(32 if QUICK else 500, 224)[0]
 
 
-def pass_seconds(backbone, X):
+def best_of_three(work):
+    work()  # what is compiled once
+    return min(harness.timed(work)[0] for _ in range(3))
+
+
+def second_predict(model, X):
+    return best_of_three(lambda: model.predict(X, batch_size=BATCH, verbose=0))
+
+
+def frozen_pass(backbone, X):
     graph = Assembly(backbone, None)
     part = FrozenPart(graph, find_boundary(graph.nodes, graph.output, ()).cut)
     X = X.astype(np.float32)
-    list(part.on_inputs(X))
-    return min(timed(lambda: list(part.on_inputs(X))) for _ in range(3))
-
-
-def timed(work):
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
-
-
-def step_by_hand(options):
-    X, y = data(8 * BATCH)
-    model = by_hand(n_blocks=1)
-    model.trainable = True
-    for layer in model.layers[2].layers:
-        layer.trainable = True
-    model.compile(
-        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
-    )
-    clock = Clock()
-    model.fit(X, y, epochs=2 if QUICK else 5, batch_size=BATCH, verbose=0, callbacks=[clock])
-    return clock.pace()
-
-
-def step_ours(options):
-    X, y = data(8 * BATCH)
-    clock = []
-
-    def make():
-        clock.append(Clock())
-        return clock[-1]
-
-    # As the guide's code does, once its base model may train (Keras 3.15).
-    recipe = ParameterTransfer(epochs=2 if QUICK else 5, batch_norm="train")
-    recipe.classifier(backbone(), validation=None, callbacks=[make], random_state=0).fit(X, y)
-    return clock[-1].pace()
+    return best_of_three(lambda: list(part.on_inputs(X)))
 
 
 class Clock(keras.callbacks.Callback):
@@ -300,12 +211,40 @@ class Clock(keras.callbacks.Callback):
         return float(np.median(np.concatenate([np.diff(ends) for ends in self.epochs[1:]])))
 
 
-def peak_of_paths(options):
+def step_by_hand(folder):
+    X, y = data(8 * BATCH)
+    model = by_hand(n_blocks=1)
+    model.trainable = True
+    for layer in model.layers[2].layers:
+        layer.trainable = True
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+    )
+    clock = Clock()
+    model.fit(X, y, epochs=STEP_EPOCHS, batch_size=BATCH, verbose=0, callbacks=[clock])
+    return clock.pace()
+
+
+def step_ours(folder):
+    X, y = data(8 * BATCH)
+    clocks = []
+
+    def make():
+        clocks.append(Clock())
+        return clocks[-1]
+
+    # As the guide's code does, once its base model may train (Keras 3.15).
+    recipe = ParameterTransfer(epochs=STEP_EPOCHS, batch_norm="train")
+    recipe.classifier(backbone(), validation=None, callbacks=[make], random_state=0).fit(X, y)
+    return clocks[-1].pace()
+
+
+def peak_of_paths(n):
     """Fit on small files given as paths; return the peak of memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
         pictures, y = data(375, 48)
         paths = []
-        for number in range(options.n):
+        for number in range(n):
             path = Path(folder) / f"{number}.png"
             picture = pictures[number % 375].copy()
             picture.flat[:2] = number % 256, number // 256  # no two alike
@@ -314,11 +253,11 @@ def peak_of_paths(options):
         estimator = StructureTransfer().classifier(
             "EfficientNetLite0", image_size=224, validation=None, memory=str(Path(folder) / "store")
         )
-        estimator.fit(paths, y[np.arange(options.n) % 375])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        estimator.fit(paths, y[np.arange(n) % 375])
+    return harness.memory("VmHWM")
 
 
-def differences(options):
+def differences():
     """Return how far the store's results lie from those without one."""
     X, y = data(64, 48)
     found = {}
@@ -340,85 +279,104 @@ def differences(options):
 
 # === The tables ===
 
+# Name -> seconds of a process of its own; the folder is that of memory=.
+WORKS = {
+    "head by hand": lambda folder: seconds_by_hand(),
+    "head": lambda folder: seconds_of_fit(head()),
+    "head from folder": lambda folder: seconds_of_fit(head(folder)),
+    "exact": lambda folder: seconds_of_fit(structure()),
+    "exact again": lambda folder: seconds_again(structure()),
+    "exact from folder": lambda folder: seconds_of_fit(structure().set_params(memory=folder)),
+    "blocks by hand": lambda folder: seconds_by_hand(n_blocks=2, rate=1e-4),
+    "blocks": lambda folder: seconds_of_fit(
+        structure(train_blocks=2, epochs=EPOCHS, learning_rate=1e-4, batch_norm="affine")
+    ),
+    "grid by hand": lambda folder: settings_by_hand(
+        [{"dropout": dropout, "rate": rate} for dropout in DROPOUTS for rate in RATES], GRID_EPOCHS
+    ),
+    "grid": lambda folder: seconds_of_fit(
+        search(structure(epochs=GRID_EPOCHS), dropout=DROPOUTS, learning_rate=RATES)
+    ),
+    "penalties by hand": lambda folder: settings_by_hand(
+        [{"penalty": penalty} for penalty in PENALTIES], EPOCHS
+    ),
+    "penalties by predict": penalties_by_predict,
+    "penalties": lambda folder: seconds_of_fit(search(structure(), head_penalty=PENALTIES)),
+    "predict": lambda folder: second_predict(features_by_hand(), data()[0]),
+    "pass": lambda folder: frozen_pass(backbone(), data()[0]),
+    "predict, Lite0": lambda folder: second_predict(
+        Assembly(lite0(), None).build(), lite0_pictures()
+    ),
+    "pass, Lite0": lambda folder: frozen_pass(lite0(), lite0_pictures()),
+    "step by hand": step_by_hand,
+    "step": step_ours,
+}
+ONCE = ("grid by hand", "penalties by hand")  # the slow ones
+
+# Row -> what is the baseline, what is ours, how many times as fast it is to be.
 ROWS = {
-    "head only, gradient epochs": ("head_by_hand", "head_ours", 10),
-    "head only, exact, against these epochs": ("head_by_hand", "exact_ours", 12),
-    "last 2 blocks and head": ("blocks_by_hand", "blocks_ours", 3.5),
-    "grid of dropout x learning rate": ("grid_by_hand", "grid_ours", 12),
-    "grid of penalties, exact head": ("penalties_by_hand", "penalties_ours", 40),
-    "the same, against predict and scikit-learn": ("penalties_by_predict", "penalties_ours", None),
-    "second run with memory=, gradient epochs": ("head_by_hand", "head_from_folder", 15),
-    "second run with memory=, exact": ("head_by_hand", "exact_from_folder", None),
-    "frozen pass against predict's second call": ("second_predict", "frozen_pass", 1.3),
-    "the same, EfficientNetLite0 at 224 px": ("second_predict_lite0", "frozen_pass_lite0", 1.3),
-    "predict's second call against a whole exact fit": ("second_predict", "exact_ours", 1 / 1.3),
-    "the same, the second fit, on new pictures": ("second_predict", "exact_ours_again", 1 / 1.3),
-    "a step where nothing is frozen": ("step_by_hand", "step_ours", 1 / 1.03),
+    "head only, gradient epochs": ("head by hand", "head", 10),
+    "head only, exact, against these epochs": ("head by hand", "exact", 12),
+    "last 2 blocks and head": ("blocks by hand", "blocks", 3.5),
+    "grid of dropout x learning rate": ("grid by hand", "grid", 12),
+    "grid of penalties, exact head": ("penalties by hand", "penalties", 40),
+    "the same, against features predicted once": ("penalties by predict", "penalties", None),
+    "second run with memory=, gradient epochs": ("head by hand", "head from folder", 15),
+    "second run with memory=, exact": ("head by hand", "exact from folder", None),
+    "frozen pass against predict's second call": ("predict", "pass", 1.3),
+    "the same, EfficientNetLite0 at 224 px": ("predict, Lite0", "pass, Lite0", 1.3),
+    "predict's second call against a whole exact fit": ("predict", "exact", 1 / 1.3),
+    "the same, the second fit, on new pictures": ("predict", "exact again", 1 / 1.3),
+    "a step where nothing is frozen": ("step by hand", "step", 1 / 1.03),
 }
 
 
-def measure(work, **options):
-    """Run one of the functions above in a process of its own."""
-    command = [sys.executable, __file__, "--work", work]
-    for name, value in options.items():
-        command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(work, folder):
+    return WORKS[work](folder)
+
+
+def seconds_table(rows, repeats):
+    works = list(dict.fromkeys(work for row in rows for work in ROWS[row][:2]))
+    seconds = {work: [] for work in works}
+    with tempfile.TemporaryDirectory() as folder:
+        if any("folder" in work for work in works):
+            harness.run_apart(measure, "exact from folder", folder)  # the first run
+        # In turn, so that what else the machine does falls on all alike.
+        for repeat in range(repeats):
+            for work in works:
+                if not repeat or work not in ONCE:
+                    seconds[work].append(harness.run_apart(measure, work, folder))
+                    harness.note(f"{work}: {seconds[work][-1]:.3g} s")
+    harness.header("work", "baseline, s", "ours, s", "baseline / ours", "bar")
+    for row in rows:
+        hand, ours, bar = ROWS[row]
+        low, high = np.median(seconds[hand]), np.median(seconds[ours])
+        ratios = sorted(a / b for a in seconds[hand] for b in seconds[ours])
+        ratio = f"{low / high:.3g} ({ratios[0]:.3g} to {ratios[-1]:.3g})"
+        harness.row(row, f"{low:.3g}", f"{high:.3g}", ratio, "" if bar is None else f"{bar:.3g}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
+    parser = harness.make_parser(__doc__, "few small pictures, each measured once")
     parser.add_argument("--whole", action="store_true", help="every fit of the grids by hand")
     parser.add_argument("--only", nargs="*", help="parts of the rows' names")
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--n", type=int, default=1000, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.work:
-        print(json.dumps(globals()[options.work](options)))
-        return
-    if options.quick:
-        os.environ["QUICK"] = "1"
-    repeats = 1 if options.quick else options.repeats
-    wanted = [row for row in ROWS if not options.only or any(part in row for part in options.only)]
-    works = list(dict.fromkeys(work for row in wanted for work in ROWS[row][:2]))
-    seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        given = {"folder": folder} | ({"whole": True} if options.whole else {})
-        if any("folder" in work for work in works):
-            measure("exact_from_folder", **given)  # the first run
-        # In turn, so that what else the machine does falls on all alike.
-        slow = ("grid", "penalties")
-        for repeat in range(repeats):
-            for work in works:
-                if not repeat or not work.startswith(slow) or work.endswith("ours"):
-                    seconds.setdefault(work, []).append(measure(work, **given))
-    print("| work | baseline, s | ours, s | baseline / ours | bar |")
-    print("| --- | --- | --- | --- | --- |")
-    for row in wanted:
-        hand, ours, bar = ROWS[row]
-        low, high = np.median(seconds[hand]), np.median(seconds[ours])
-        spread = sorted(a / b for a in seconds[hand] for b in seconds[ours])
-        bar = "" if bar is None else f"{bar:.3g}"
-        print(
-            f"| {row} | {low:.3g} | {high:.3g} | {low / high:.3g} ({spread[0]:.3g} to "
-            f"{spread[-1]:.3g}) | {bar} |"
-        )
+    parser.add_argument(
+        "--repeats", type=int, default=1 if QUICK else 3, help="of each measurement"
+    )
+    options = harness.read_options(parser)
+    seconds_table(harness.matching(ROWS, options.only), options.repeats)
     if options.only:
         return
 
-    print("\n| largest difference of a probability from memory=False | exact=True | folded |")
-    print("| --- | --- | --- |")
-    for name, (exact, folded) in measure("differences").items():
-        print(f"| {name} | {exact:.2g} | {folded:.2g} |")
+    differ = "largest difference of a probability from memory=False"
+    harness.header(differ, "exact=True", "folded")
+    for name, (exact, folded) in harness.run_apart(differences).items():
+        harness.row(name, f"{exact:.2g}", f"{folded:.2g}")
         assert exact == 0, name
-    print("\n| files given as paths | peak of memory, MB |")
-    print("| --- | --- |")
-    for n in (100, 200) if options.quick else (1000, 3000, 10_000):
-        print(f"| {n:,} | {measure('peak_of_paths', n=n):.0f} |", flush=True)
+    harness.header("files given as paths", "peak of memory, MB")
+    for n in (100, 200) if QUICK else (1000, 3000, 10_000):
+        harness.row(f"{n:,}", f"{harness.run_apart(peak_of_paths, n):.0f}")
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -22,13 +22,10 @@ in Markdown. On two CPU cores: a quarter of an hour, with `--quick` half a minut
 
 from __future__ import annotations
 
-import argparse
+import functools
 import io
-import os
-import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import harness
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.linear_model import LogisticRegression
@@ -44,7 +41,7 @@ from keras_transfer.training.inference import Inference
 
 BATCH = 32
 HELD_OUT, COPIED = 0.2, 0.1
-N_TIMED = 2_000
+N_TIMED = 200 if harness.QUICK else 2_000
 # Pictures per class (None: all) and share of wrong labels.
 CASES = [(None, 0), (None, 0.02), (None, 0.05), (None, 0.1), (20, 0), (20, 0.1), (10, 0), (10, 0.1)]
 
@@ -188,84 +185,68 @@ def wrong_labels(features, target, per_class, share, find, seed):
 # === Tables ===
 
 
-def spread(values, form=".2f"):
-    known = np.array(values, float)
-    known = known[~np.isnan(known)]
-    return f"{known.mean():{form}} ± {known.std():{form}}" if len(known) else "-"
-
-
-def header(*columns):
-    print("\n|", " | ".join(columns), "|")
-    print("| --- |" + " --- |" * (len(columns) - 1), flush=True)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one seed, OpenMoji at 64 px")
-    options = parser.parse_args()
-    quick = options.quick
-    seeds = range(1 if quick else options.seeds)
-    changes = dict(list(CHANGES.items())[:2]) if quick else CHANGES
-    data = {"OpenMoji": load_openmoji(image_size=64 if quick else 128, return_X_y=True)}
-    if not quick:
-        data["digits"] = load_digit_pictures(image_size=64, return_X_y=True)
-
-    seen, columns = {}, []
+def near_copies_table(data, features, extractors, seeds):
+    changes = dict(list(CHANGES.items())[:2]) if harness.QUICK else CHANGES
+    columns = []
     for name, (images, target) in data.items():
-        extract = extractor(images.shape[1])
-        seen[name] = extract(images)
         runs = [
-            near_copies(images, target, seen[name], extract, changes.values(), seed)
+            near_copies(images, target, features[name], extractors[name], changes.values(), seed)
             for seed in seeds
         ]
         columns += np.array(runs).T.reshape(-1, len(NEAR), len(runs)).swapaxes(0, 1).tolist()
-    header("near copies", *(f"{name}: {find}" for name in data for find in NEAR))
+    harness.header("near copies", *(f"{name}: {find}" for name in data for find in NEAR))
     for what, *values in zip([*changes, "false alarms"], *columns, strict=True):
         form = ".3f" if what == "false alarms" else ".2f"
-        print(f"| {what} |", " | ".join(spread(of_seeds, form) for of_seeds in values), "|")
+        harness.row(what, *(harness.spread(of_seeds, form) for of_seeds in values))
 
-    header(
-        "wrong labels",
-        *(f"{find}: {what}" for find in SUSPECTS for what in ("recall", "precision", "named")),
-        "warned",
-    )
+
+def wrong_labels_table(data, features, seeds):
+    measures = [f"{find}: {what}" for find in SUSPECTS for what in ("recall", "precision", "named")]
+    harness.header("wrong labels", *measures, "warned")
     for name, (_, target) in data.items():
-        for per_class, share in CASES[2:4] if quick else CASES:
-            cells = []
+        for per_class, share in CASES[2:4] if harness.QUICK else CASES:
+            cells, n_warned = [], 0
             for find in SUSPECTS.values():
                 runs = [
-                    wrong_labels(seen[name], target, per_class, share, find, seed) for seed in seeds
+                    wrong_labels(features[name], target, per_class, share, find, seed)
+                    for seed in seeds
                 ]
                 recall, precision, named, warned = zip(*runs, strict=True)
-                cells += [spread(recall), spread(precision), f"{np.mean(named):.1f}"]
-                if find is suspects_of_look:
-                    told = f"{sum(warned)} of {len(runs)}"
+                cells += [harness.spread(recall), harness.spread(precision)]
+                cells.append(f"{np.mean(named):.1f}")
+                n_warned += sum(warned)  # the peer never warns
             size = f"{per_class} per class" if per_class else f"all {len(target):,}"
-            print(f"| {name}, {size}, {share:.0%} |", " | ".join([*cells, told]), "|", flush=True)
+            told = f"{n_warned} of {len(seeds)}"
+            harness.row(f"{name}, {size}, {share:.0%}", *cells, told)
 
-    header("seconds", "beyond the features", "with them")
-    n_timed = 200 if quick else N_TIMED
-    names = [str(row) for row in range(n_timed)]
-    for size in (64,) if quick else (64, 128, 224):
+
+def seconds_table(seeds):
+    harness.header("seconds", "beyond the features", "with them")
+    names = [str(number) for number in range(N_TIMED)]
+    for size in (64,) if harness.QUICK else (64, 128, 224):
         images, target = load_openmoji(image_size=size, return_X_y=True)
-        images, labels = np.resize(images, (n_timed, size, size, 3)), np.resize(target, n_timed)
+        images, labels = np.resize(images, (N_TIMED, size, size, 3)), np.resize(target, N_TIMED)
         extract = extractor(size)
-        extract(images[:BATCH]), extract(images[-(n_timed % BATCH) :])
-        started = time.monotonic()
-        features = extract(images)
-        until_features = time.monotonic() - started
-        beyond = []
-        for _ in seeds:
-            started = time.monotonic()
-            look_at(features, labels, names, digests=names, n_train=n_timed * 4 // 5)
-            beyond.append(time.monotonic() - started)
-        print(
-            f"| {n_timed:,} pictures of {size} px, {features.shape[1]:,} features | "
-            f"{spread(beyond)} | {until_features + np.mean(beyond):.1f} |",
-            flush=True,
-        )
+        extract(images[:BATCH]), extract(images[-(N_TIMED % BATCH) :])
+        until, features = harness.timed(extract, images)
+        look = functools.partial(look_at, digests=names, n_train=N_TIMED * 4 // 5)
+        beyond = [harness.timed(look, features, labels, names)[0] for _ in seeds]
+        what = f"{N_TIMED:,} pictures of {size} px, {features.shape[1]:,} features"
+        harness.row(what, harness.spread(beyond), f"{until + np.mean(beyond):.1f}")
+
+
+def main():
+    parser = harness.make_parser(__doc__, "one seed, OpenMoji at 64 px", seeds=5)
+    seeds = range(harness.read_options(parser).seeds)
+    data = {"OpenMoji": load_openmoji(image_size=64 if harness.QUICK else 128, return_X_y=True)}
+    if not harness.QUICK:
+        data["digits"] = load_digit_pictures(image_size=64, return_X_y=True)
+    extractors = {name: extractor(images.shape[1]) for name, (images, _) in data.items()}
+    features = {name: extractors[name](images) for name, (images, _) in data.items()}
+    near_copies_table(data, features, extractors, seeds)
+    wrong_labels_table(data, features, seeds)
+    seconds_table(seeds)
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

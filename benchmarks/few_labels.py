@@ -12,28 +12,15 @@ Markdown.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import os
-import sys
-import time
-from collections import defaultdict
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import harness
 import numpy as np
 import openmoji
 import tensorflow as tf
-from sklearn.metrics import balanced_accuracy_score
 
 from keras_transfer import CompositeTransfer, StructureTransfer
-from keras_transfer.choosing.calibration import expected_calibration_error
-from keras_transfer.datasets import (
-    load_digit_pictures,
-    load_mnist_pictures,
-    load_openmoji,
-    per_class_split,
-)
+from keras_transfer.datasets import load_digit_pictures, load_mnist_pictures, load_openmoji
 
 TESTED = 1000
 
@@ -50,7 +37,7 @@ SETS = {
 }
 
 
-def raw_pixels(X, y, X_test, seed, shorten):
+def raw_pixels(X, y, X_test, seed):
     small = [
         tf.image.resize(tf.cast(pictures, tf.float32), (16, 16), antialias=True)
         .numpy()
@@ -98,53 +85,30 @@ PART_METHODS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="*", help="parts of their names")
-    parser.add_argument("--methods", nargs="*", help="parts of their names")
-    parser.add_argument("--per-class", nargs="*", type=int, default=[5, 10, 20])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--parts", action="store_true", help="the settings of composite transfer")
-    parser.add_argument("--quick", action="store_true", help="one set, one seed, 32 px, few epochs")
-    options = parser.parse_args()
-    if options.quick:
-        options.seeds, options.per_class = 1, [5]
-        options.sets = options.sets or ["digits"]
-    shorten = 40 if options.quick else 1
-    known = PART_METHODS if options.parts else METHODS
-    methods, sets = (
-        [name for name in names if not parts or any(part in name for part in parts)]
-        for names, parts in ((known, options.methods), (SETS, options.sets))
+    quick = harness.QUICK
+    parser = harness.make_parser(__doc__, "one set, one seed, 32 px, few epochs", seeds=5)
+    parser.add_argument(
+        "--sets", nargs="*", default=["digits"] if quick else None, help="parts of their names"
     )
-    for name in sets:
+    parser.add_argument("--methods", nargs="*", help="parts of their names")
+    parser.add_argument("--per-class", nargs="*", type=int, default=[5] if quick else [5, 10, 20])
+    parser.add_argument("--parts", action="store_true", help="the settings of composite transfer")
+    options = harness.read_options(parser)
+    known = PART_METHODS if options.parts else METHODS
+    methods = {name: known[name] for name in harness.matching(known, options.methods)}
+    for name in harness.matching(SETS, options.sets):
         size, load = SETS[name]
-        images, target = load(image_size=32 if options.quick else size)
+        images, target = load(image_size=32 if quick else size)
         for per_class in options.per_class:
-            rows = defaultdict(list)
-            for seed in range(options.seeds):
-                chosen, rest = per_class_split(target, per_class, random_state=seed)
-                rest = np.random.default_rng(seed).permutation(rest)[:TESTED]
-                for method in methods:
-                    began = time.monotonic()
-                    answers, trained = known[method](
-                        images[chosen], target[chosen], images[rest], seed, shorten
-                    )
-                    seconds = time.monotonic() - began
-                    accuracy = balanced_accuracy_score(target[rest], answers.argmax(axis=1))
-                    error = expected_calibration_error(answers, target[rest])
-                    rows[method].append((accuracy, error, trained, seconds))
-                    done = f"{name}, {per_class} labels, seed {seed}: {method}"
-                    print(f"{done}: {accuracy:.4f} {error:.4f} {seconds:.1f}", file=sys.stderr)
+            harness.note(f"{name}:")
+            rows = openmoji.compare(methods, images, target, per_class, options.seeds, TESTED)
             print(f"\n{name}, {per_class} labels of each class")
-            print("\n| method | balanced accuracy | ECE | trained parameters | seconds |")
-            print("| --- | --- | --- | --- | --- |")
-            for method, values in rows.items():
-                mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
-                print(
-                    f"| {method} | {mean[0]:.3f} ± {spread[0]:.3f} | {mean[1]:.3f} | "
-                    f"{mean[2]:,.0f} | {mean[3]:.0f} |",
-                    flush=True,
-                )
+            harness.header("method", "balanced accuracy", "ECE", "trained parameters", "seconds")
+            for method, (accuracy, *others) in rows.items():
+                error, trained, seconds = np.mean(others, axis=1)
+                accuracy = harness.spread(accuracy, ".3f")
+                harness.row(method, accuracy, f"{error:.3f}", f"{trained:,.0f}", f"{seconds:.0f}")
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -13,15 +13,11 @@ tables in Markdown.
 
 from __future__ import annotations
 
-import argparse
 import io
-import os
 import tempfile
-import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import harness
 import keras
 import numpy as np
 from PIL import Image
@@ -45,11 +41,9 @@ def write(folder, n_files, shape):
     for row in range(min(n_files, 40 if shape[0] > 1000 else len(pictures))):
         picture = Image.fromarray(pictures[row * 7 % len(pictures)]).resize(shape)
         noise = np.random.default_rng(row).normal(0, 4, (shape[1], shape[0], 1))
-        noisy = np.clip(np.asarray(picture) + noise, 0, 255).astype(
-            np.uint8
-        )  # a photograph's grain
+        grained = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)  # as a photograph
         buffer = io.BytesIO()
-        Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
+        Image.fromarray(grained).save(buffer, "JPEG", quality=90)
         contents.append(buffer.getvalue())
     for number in range(n_files):
         path = Path(folder) / str(number % 2) / f"{number:05}.jpg"
@@ -96,60 +90,63 @@ def epoch(model, dataset, steps):
     """Return the seconds of an epoch, and those of it that are spent waiting for batches."""
     batches = iter(dataset.repeat())
     model.train_on_batch(*next(batches))  # compiles, and fills what is read ahead
-    waited, started = 0.0, time.monotonic()
+    waited = trained = 0.0
     for _ in range(steps - 1):
-        asked = time.monotonic()
-        batch = next(batches)
-        waited += time.monotonic() - asked
-        model.train_on_batch(*batch)
-    return time.monotonic() - started, waited
+        seconds, batch = harness.timed(next, batches)
+        waited += seconds
+        trained += harness.timed(model.train_on_batch, *batch)[0]
+    return waited + trained, waited
+
+
+def reading_table(paths, folder):
+    harness.header("pictures per second", *paths)
+    for word, read in READERS.items():
+        speeds = []
+        for name, of_kind in paths.items():
+            read(of_kind[:2], folder / name)  # what is traced once
+            seconds, _ = harness.timed(read, of_kind, folder / name)
+            speeds.append(f"{len(of_kind) / seconds:.0f}")
+        harness.row(word, *speeds)
+
+
+def training_table(paths):
+    harness.header("an epoch of training", "in memory, s", "when needed, s", "waiting, s")
+    size = (64, 64) if harness.QUICK else SIZE
+    for blocks in (0,) if harness.QUICK else (0, 2):
+        model = StructureTransfer(train_blocks=blocks).build(
+            "EfficientNetLite0", outputs=2, input_shape=(*size, 3)
+        )
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+        what = f"last {blocks} blocks and head" if blocks else "head"
+        for name, of_kind in paths.items():
+            y = np.arange(len(of_kind)) % 2
+            steps = max(STEPS, len(of_kind) // BATCH)
+            kept = load_encoded(of_kind, size, keep=True).inputs
+            later = EncodedPictures(of_kind, size)
+            in_memory, _ = epoch(model, shuffled_batches((kept, y), BATCH, 0), steps)
+            seconds, waited = epoch(model, shuffled_batches((later, y), BATCH, 0), steps)
+            harness.row(
+                f"{what}, {steps * BATCH} of {name}",
+                f"{in_memory:.1f}",
+                f"{seconds:.1f}",
+                f"{waited:.1f} ({waited / seconds:.0%})",
+            )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=400)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    n_files = 2 * BATCH if options.quick else options.files
-    kinds = dict(list(KINDS.items())[:1]) if options.quick else KINDS
+    parser = harness.make_parser(__doc__, "few small files")
+    parser.add_argument("--files", type=int, default=2 * BATCH if harness.QUICK else 400)
+    n_files = harness.read_options(parser).files
+    kinds = dict(list(KINDS.items())[:1]) if harness.QUICK else KINDS
     with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
         paths = {
-            name: write(Path(folder) / name, n_files if shape[0] < 1000 else n_files // 4, shape)
+            name: write(folder / name, n_files if shape[0] < 1000 else n_files // 4, shape)
             for name, shape in kinds.items()
         }
-        print("| pictures per second |", " | ".join(kinds), "|")
-        print("| --- |" + " --- |" * len(kinds))
-        for word, read in READERS.items():
-            speeds = []
-            for name, of_kind in paths.items():
-                read(of_kind[:2], Path(folder) / name)  # what is traced once
-                started = time.monotonic()
-                read(of_kind, Path(folder) / name)
-                speeds.append(f"{len(of_kind) / (time.monotonic() - started):.0f}")
-            print(f"| {word} |", " | ".join(speeds), "|", flush=True)
-
-        print("\n| an epoch of training | in memory, s | when needed, s | waiting, s |")
-        print("| --- | --- | --- | --- |")
-        size = 64 if options.quick else SIZE[0]
-        for blocks in (0,) if options.quick else (0, 2):
-            model = StructureTransfer(train_blocks=blocks).build(
-                "EfficientNetLite0", outputs=2, input_shape=(size, size, 3)
-            )
-            model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-            for name, of_kind in paths.items():
-                y = np.arange(len(of_kind)) % 2
-                steps = max(STEPS, len(of_kind) // BATCH)
-                kept = load_encoded(of_kind, (size, size), keep=True).inputs
-                later = EncodedPictures(of_kind, (size, size))
-                in_memory, _ = epoch(model, shuffled_batches((kept, y), BATCH, 0), steps)
-                seconds, waited = epoch(model, shuffled_batches((later, y), BATCH, 0), steps)
-                what = f"last {blocks} blocks and head" if blocks else "head"
-                print(
-                    f"| {what}, {steps * BATCH} of {name} | {in_memory:.1f} | {seconds:.1f} | "
-                    f"{waited:.1f} ({waited / seconds:.0%}) |",
-                    flush=True,
-                )
+        reading_table(paths, folder)
+        training_table(paths)
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)
