@@ -218,5 +218,5 @@ def test_a_class_of_weight_0_leaves_no_trace():
 def test_belongs_to_pictures():
     X, y = tiny.vectors()
     clf = TransferClassifier(tiny.dense, CompositeTransfer(mix="mixup"))
-    with pytest.raises(InvalidParameterError, match="mix: expected None for vectors"):
+    with pytest.raises(InvalidParameterError, match="mix: expected None where X holds no pictures"):
         clf.fit(X, y)
