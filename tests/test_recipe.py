@@ -9,8 +9,10 @@ from sklearn.base import clone
 from keras_transfer import (
     CompositeTransfer,
     ParameterTransfer,
+    Recipe,
     StructureTransfer,
     TransferClassifier,
+    TransferRegressor,
     get_backbone,
 )
 from keras_transfer.backbones.partition import read_blocks
@@ -42,11 +44,15 @@ def test_build_is_a_plain_model_with_the_modes_blocks_trainable():
     assert len(first_stage.trainable_weights) == 2
 
 
-def test_makes_its_estimator():
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(Recipe.classifier, TransferClassifier), (Recipe.regressor, TransferRegressor)],
+)
+def test_makes_its_estimator(make, kind):
     recipe = StructureTransfer(1)
-    clf = recipe.classifier("MobileNetV2", image_size=96)
-    assert isinstance(clf, TransferClassifier)
-    assert (clf.recipe, clf.backbone, clf.image_size) == (recipe, "MobileNetV2", 96)
+    made = make(recipe, "MobileNetV2", image_size=96)
+    assert type(made) is kind
+    assert (made.recipe, made.backbone, made.image_size) == (recipe, "MobileNetV2", 96)
 
 
 SETTINGS = {

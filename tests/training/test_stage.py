@@ -28,6 +28,15 @@ def test_at_another_rate_the_proportions_stay():
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, False), ({"warm_up": 0.0}, False), ({"warm_up": 0.1}, True)],
+    ids=str,
+)
+def test_whether_the_rates_move(settings, expected):
+    assert Stage("s", {"head": 0.1}, 1, **settings).is_scheduled is expected
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"learning_rates": {}}, "a block that trains"),

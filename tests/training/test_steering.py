@@ -7,8 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_transfer import Stage
 from keras_transfer.training.inference import Inference
-from keras_transfer.training.steering import Steering
+from keras_transfer.training.progress import Silent
+from keras_transfer.training.steering import Steering, make_watch
 from keras_transfer.training.validation import Validation
 
 
@@ -78,6 +80,29 @@ def test_a_stage_begins_only_if_its_first_batch_ends_in_time(left, over):
     steering = make(deadline=time.monotonic() + left)
     assert steering.is_over(5.0) is over
     assert steering.reason == ("time budget" if over else "")
+
+
+def test_a_stage_begins_only_if_its_validation_ends_in_time_too():
+    steering = make(deadline=time.monotonic() + 100)
+    steering.validation_seconds = 200.0
+    steering.attend(steering.validation, steering.inference)
+    assert steering.is_over(5.0)
+    other = make(deadline=time.monotonic() + 100)
+    other.validation_seconds = 200.0
+    other.attend(Scores(()), other.inference)  # how long this one takes is not known
+    assert not other.is_over(5.0)
+
+
+def test_a_batch_begins_only_if_the_validation_ends_in_time_too():
+    steering = make(deadline=time.monotonic() + 100)
+    watch = make_watch(Stage("s", {"head": 0.1}, epochs=9), steering, Silent())
+    watch.set_model(steering.network)
+    for seconds, reason in ((0.0, ""), (200.0, "time budget")):
+        steering.validation_seconds = seconds
+        watch.on_train_batch_begin(0)
+        watch.on_train_batch_end(0, {"loss": 1.0})
+        assert watch.reason == steering.reason == reason
+    assert steering.network.stop_training
 
 
 def test_without_validation_there_is_no_score():

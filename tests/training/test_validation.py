@@ -13,6 +13,7 @@ from keras_transfer.training.inference import Inference
 from keras_transfer.training.validation import (
     Validation,
     check_classes,
+    check_targets,
     default_score,
     score_of,
     standard_error,
@@ -74,6 +75,46 @@ def test_forms_of_data_of_ones_own(form):
 def test_refuses_targets_that_are_no_indices(targets):
     with pytest.raises(DataError, match="expected class indices"):
         check_classes(targets)
+
+
+@pytest.mark.parametrize(
+    ("task", "targets"),
+    [
+        ("multilabel", [[0, 2], [1, 1]]),
+        ("multilabel", [0, 1]),
+        ("regression", ["a", "b"]),
+        ("regression", np.zeros((2, 2, 2))),
+    ],
+)
+def test_refuses_targets_of_another_task(task, targets):
+    with pytest.raises(DataError, match=r"expected (rows of 0 and 1|numbers)"):
+        check_targets(task, targets)
+
+
+HALVES = [np.log(0.9) + np.log(0.8), np.log(0.4) + np.log(0.6)]
+WEIGHTED = {
+    # By hand: (outputs, targets, weights), and their loss and score.
+    "multilabel": (
+        ([[0.9, 0.2], [0.4, 0.6]], [[1, 0], [1, 1]], [3, 1]),
+        (-(3 * HALVES[0] + HALVES[1]) / 8, 7 / 8),
+    ),
+    "regression": (
+        ([[1], [2], [9]], [[1], [3], [5]], [1, 1, 2]),
+        ((0.5**2 + 2 * 2.0**2) / 4, 1 - 33 / 11),
+    ),
+}
+
+
+@pytest.mark.parametrize("task", WEIGHTED)
+def test_labels_and_numbers_count_by_their_weights(task):
+    (outputs, targets, weights), expected = WEIGHTED[task]
+    inputs = keras.Input((len(outputs[0]),))
+    handed_through = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+    batches = ordered_batches(
+        (np.array(outputs, "float32"), np.array(targets), np.array(weights, "float32")), 2
+    )
+    found = Validation(batches, task, scale=2.0)(Inference(handed_through))
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 # === How far a score is to be trusted ===
