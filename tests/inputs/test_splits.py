@@ -88,11 +88,12 @@ def test_groups_stay_on_one_side(seed):
     assert set(classes[train]) == set(classes[held]) == {0, 1, 2}
 
 
-def test_groups_of_numbers():
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_groups_of_numbers(share):
     numbers, groups = np.arange(40.0)[:, np.newaxis], np.repeat(np.arange(8), 5)
-    train, held = hold_out(numbers, 0.25, np.random.default_rng(0), groups)
+    train, held = hold_out(numbers, share, np.random.default_rng(0), groups)
     assert set(groups[train]).isdisjoint(groups[held])
-    assert len(held) == 10
+    assert len(held) == 40 * share
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class")
@@ -140,6 +141,7 @@ ENOUGH = {
     "labels": (np.tile([[1, 0], [0, 1]], (50, 1)).astype(np.float32), None, True),
     "a rare label": (np.repeat([[1, 0], [0, 1]], [49, 90], axis=0).astype(np.float32), None, False),
     "a constant label": (np.tile([[1, 1], [0, 1]], (50, 1)).astype(np.float32), None, True),
+    "a label that few lack": ((np.arange(139) < [[90], [70]]).T.astype(np.float32), None, False),
     "groups": (np.repeat([0, 1], 50), np.tile(np.arange(5), 20), True),
     "few groups": (np.repeat([0, 1], 50), np.tile(np.arange(4), 25), False),
 }
@@ -190,6 +192,14 @@ def test_folds_do_not_part_groups(kind):
     folds = deal(targets.get(kind, np.arange(40)), groups=groups)
     assert all(len(set(folds[groups == group])) == 1 for group in range(8))
     assert set(folds) == set(range(5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_of_groups_hold_every_class(seed):
+    groups = np.arange(40) % 10
+    classes = groups % 2
+    folds = deal(classes, seed=seed, groups=groups)
+    assert all(set(classes[folds == fold]) == {0, 1} for fold in range(5))
 
 
 def test_no_more_folds_than_examples_or_groups():

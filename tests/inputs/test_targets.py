@@ -82,6 +82,8 @@ def test_a_constant_column_warns_in_scikit_learns_words(value, words):
 def test_one_hot_rows_warn():
     with pytest.warns(KerasTransferWarning, match=r"exactly one label.*y\.argmax\(axis=1\)"):
         class_or_label_targets(np.eye(3, dtype=int))
+    # Of two labels that is told by nothing: a warning would be an error here.
+    assert class_or_label_targets(np.eye(2, dtype=int)) == LabelTargets(2)
 
 
 MISTAKES = {
@@ -104,6 +106,8 @@ def test_labels_refuse_another_number_of_columns():
         LabelTargets(3).encode(LABELS[:, :2])
     with pytest.raises(DataError, match=r"as in fit\. Received: shape"):
         LabelTargets(3).encode([0, 1])
+    with pytest.raises(DataError, match="at least one row"):
+        LabelTargets(3).encode(LABELS[:0])
 
 
 @pytest.mark.parametrize("y", [[1, 2.5, 4], np.array([[1.0, -1], [2, -2], [6, 0]])], ids=str)
@@ -125,6 +129,7 @@ def test_units_of_weighted_and_of_equal_numbers():
     repeated = np.array([1.0, 1.0, 2.0])
     assert (mean[0], scale[0]) == (pytest.approx(repeated.mean()), pytest.approx(repeated.std()))
     assert find_units(np.full((5, 1), 0.1))[1] == 1.0
+    assert find_units(np.full((7, 1), 1e9 + 0.1))[1] == 1.0  # rounding grows with the numbers
 
 
 @pytest.mark.parametrize(
