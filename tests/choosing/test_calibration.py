@@ -52,6 +52,9 @@ def test_the_calibration_error():
     assert expected_calibration_error(
         np.array([[0.9, 0.1]] * 4), np.array([0, 0, 1, 1])
     ) == pytest.approx(0.4)
+    # The last bin is up to 1, which is in it.
+    last = np.array([[0.95, 0.05], [1.0, 0.0]])
+    assert expected_calibration_error(last, np.array([0, 1])) == pytest.approx(0.475)
 
 
 # === In an estimator ===
@@ -110,6 +113,9 @@ def test_a_few_right_answers_do_not_make_it_sure():
     targets, weights = np.array([0, 1, 0]), np.ones(3)
     assert find_temperature(logits, targets, "multiclass", weights)[0] == 0.25
     assert 0.6 < find_temperature(logits, targets, "multiclass", weights, spread=0.5)[0] < 1
+    # Each counts by its weight over the mean: equal weights are no weights.
+    found = [find_temperature(logits, targets, "multiclass", n * weights, 0.5)[0] for n in (1, 99)]
+    assert found[0] == found[1]
     # Many examples overrule what was expected.
     many = np.tile(logits, (1, 1000, 1)), np.tile(targets, 1000), "multiclass", np.ones(3000)
     assert find_temperature(*many, spread=0.5)[0] == 0.25

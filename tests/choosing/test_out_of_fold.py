@@ -84,6 +84,14 @@ def test_a_class_of_one_example_is_not_answered_for():
     assert np.isfinite(found.loss)
 
 
+def test_nor_is_a_class_whose_other_example_does_not_count():
+    targets, weights = np.where(TARGETS == 2, 0, TARGETS), np.ones(60)
+    targets[[5, 8]], weights[8] = 2, 0
+    found = answer(targets=targets, weights=weights)
+    assert found.weights[5] == 0
+    assert np.count_nonzero(found.weights) == 58
+
+
 def test_where_each_class_is_all_in_one_group_nothing_is_answered():
     found = answer(groups=TARGETS)
     assert np.isnan(found.outputs).all()
@@ -154,6 +162,12 @@ def test_why_nothing_can_be_told():
     assert why_not_answer(classes, "multiclass", none, None) == "no example that counts"
     assert why_not_answer(np.arange(6), "multiclass", even, None) == "one example of each class"
     assert why_not_answer(classes, "multiclass", even, np.zeros(6)) == "one group only"
+    first = np.array([1, 0, 1, 1, 1, 1.0])  # what does not count tells nothing
+    ones = np.array([0, 0, 1, 2, 3, 4])
+    assert why_not_answer(ones, "multiclass", even, None) == ""
+    assert why_not_answer(ones, "multiclass", first, None) == "one example of each class"
+    assert why_not_answer(classes, "multiclass", even, np.eye(6)[1]) == ""
+    assert why_not_answer(classes, "multiclass", first, np.eye(6)[1]) == "one group only"
     few = np.array([1, 1, 1, 0, 0, 0.0])
     assert why_not_answer(classes, "multiclass", few, None) == "under four examples"
 
