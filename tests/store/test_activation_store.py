@@ -355,6 +355,8 @@ def test_a_row_that_is_too_large(memory):
     assert store.read("large", keys([1]))[1] is None
     store.write("small", keys([1]), [rows([1])])
     assert_holds(store, "small", [1])
+    # There is no room either for one that is said to be so large.
+    assert [store.room(size) for size in (MIB // 10, MIB // 10 + 1)] == [8, 0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -275,6 +275,7 @@ def test_every_byte_that_is_damaged_costs_one_row(folder):
     assert np.flatnonzero(~store.contains("net", keys(range(200)))).tolist() == [77]
     store.write("net", keys(range(200)), [rows(range(200), 1000)])
     assert_holds(store, "net", range(200), 1000)
+    assert store.contains("net", keys(range(200))).all()
     assert store.info().rows == 400
 
 

@@ -52,3 +52,7 @@ def test_as_memory_of_another_type(value):
 def test_bad_parameters(parameters, error, message):
     with pytest.raises(error, match=message):
         Memory(**parameters)
+
+
+def test_the_least_size_is_allowed():
+    assert Memory(size_limit=LEAST_SIZE).size_limit == LEAST_SIZE
