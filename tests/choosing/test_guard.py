@@ -190,3 +190,10 @@ def test_no_time_no_rival():
     own = out_of_fold(np.eye(40), y, "multiclass", n_outputs=2)
     blueprint = Blueprint(tiny.edges(), None, SHAPE, Readout(), 0)
     assert check_source(blueprint, own, lambda rival: None).best is None
+
+
+def test_the_examples_that_count_are_told():
+    y, weights = np.arange(40) % 2, np.repeat([1.0, 0.0], [30, 10])
+    own = out_of_fold(np.eye(40), y, "multiclass", n_outputs=2, weights=weights)
+    blueprint = Blueprint(tiny.edges(), None, SHAPE, Readout(), 0)
+    assert check_source(blueprint, own, lambda rival: None).n_examples == 30

@@ -151,6 +151,10 @@ def test_the_temperature_suits_the_answers_best():
         logs = z - np.log(np.exp(z).sum(axis=2, keepdims=True))
         losses[temperature] = -logs[:, np.arange(60), TARGETS].mean()
     assert min(losses, key=losses.get) == found.temperature
+    # What is scored is as sure as that.
+    _, outputs, _ = found.answers(TARGETS, "multiclass")
+    picked = outputs[:, np.arange(60), TARGETS]
+    np.testing.assert_allclose(-np.log(picked).mean(axis=0), found.losses)
     numbers = answer(targets=FEATURES[:, :1], task="regression", n_outputs=1)
     assert numbers.temperature == 1
 
