@@ -65,6 +65,9 @@ ONLY_IN = {
     "pydantic": ("config.py",),
 }
 
+# Classes that Keras finds by their names stand at the top; only functions import these.
+LAYERS = {"backbones/saved_model_layer.py"}
+
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
@@ -113,6 +116,8 @@ def test_libraries_stay_in_their_rooms(path):
             if module == library or module.startswith(library + "."):
                 assert any(str(path).startswith(place) for place in places), f"{path}: {module}"
     # Keras and TensorFlow are slow to import: only when something is built.
+    if str(path) in LAYERS:
+        return
     for module in imports(path, inside_functions=False):
         assert module.split(".")[0] not in ("keras", "tensorflow"), f"{path}: {module}"
 

@@ -7,9 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from keras_transfer.backbones.partition import Block, BlockPatterns, partition
+from keras_transfer.backbones.partition import (
+    Block,
+    BlockPatterns,
+    blocks_of,
+    join_blocks,
+    partition,
+)
 from keras_transfer.backbones.preprocessing import Preprocessing
-from keras_transfer.backbones.walk import holds_batch_norm, is_graph
+from keras_transfer.backbones.walk import inner_blocks, is_graph
 from keras_transfer.backbones.weights import set_weights
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 
@@ -206,18 +212,12 @@ class Backbone:
         -------
         list of Block
         """
-        groups: dict[str, list[Any]] = {}
+        parts = []
         for leaf in partition(self.load(input_shape), self.blocks):
-            groups.setdefault(leaf.block, []).append(leaf)
-        return [
-            Block(
-                name,
-                tuple(leaf.name for leaf in leaves),
-                sum(getattr(leaf.operation, "count_params", int)() for leaf in leaves),
-                any(holds_batch_norm(leaf.operation) for leaf in leaves),
-            )
-            for name, leaves in groups.items()
-        ]
+            own = blocks_of(leaf.operation, leaf.block)
+            # Layers are called here as in the models that are built.
+            parts += own if inner_blocks(leaf.operation) else [replace(own[0], layers=(leaf.name,))]
+        return join_blocks(parts)
 
     def with_shape(self, input_shape: Sequence[int] | None) -> Backbone:
         """Return the same backbone with its input shape fixed."""
@@ -253,11 +253,14 @@ class ModelSource:
         In the order of ``model.get_weights()``; read-only.
     digest : str
         SHA-256 over both.
+    trusted : bool
+        Whether SavedModels in it may run: it was a model of this process, or of a trusted file.
     """
 
     config: str
     weights: tuple[Any, ...]
     digest: str
+    trusted: bool = False
 
     @classmethod
     def from_model(cls, model: Any) -> ModelSource:
@@ -269,10 +272,12 @@ class ModelSource:
         config = json.dumps(
             _without_compilation(keras.saving.serialize_keras_object(model)), sort_keys=True
         )
-        return cls.from_parts(config, model.get_weights())
+        return cls.from_parts(config, model.get_weights(), trusted=True)
 
     @classmethod
-    def from_parts(cls, config: str, weights: Sequence[Any]) -> ModelSource:
+    def from_parts(
+        cls, config: str, weights: Sequence[Any], *, trusted: bool = False
+    ) -> ModelSource:
         """Put a snapshot together from its two parts."""
         import hashlib
 
@@ -285,7 +290,7 @@ class ModelSource:
             weight.flags.writeable = False
             digest.update(weight.tobytes())
             frozen.append(weight)
-        return cls(config, tuple(frozen), digest.hexdigest())
+        return cls(config, tuple(frozen), digest.hexdigest(), trusted)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelSource) and other.digest == self.digest
@@ -299,9 +304,14 @@ class ModelSource:
 
         import keras
 
+        from keras_transfer.backbones.saved_model_layer import programs_allowed
+
         try:
             # Safe mode refuses Lambda layers, whose code would run from the file.
-            model = keras.saving.deserialize_keras_object(json.loads(self.config), safe_mode=True)
+            with programs_allowed(self.trusted):
+                model = keras.saving.deserialize_keras_object(
+                    json.loads(self.config), safe_mode=True
+                )
         except (TypeError, ValueError) as error:
             raise InvalidTypeError(
                 f"backbone: expected a model that Keras can build anew from its configuration. "

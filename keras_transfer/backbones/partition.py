@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_transfer.backbones.walk import call_leaves, holds_batch_norm, is_graph
+from keras_transfer.backbones.walk import (
+    call_leaves,
+    holds_batch_norm,
+    inner_blocks,
+    is_graph,
+)
 from keras_transfer.errors import InvalidParameterError
 
 __all__ = [
@@ -26,6 +31,8 @@ __all__ = [
     "Block",
     "BlockPatterns",
     "Leaf",
+    "blocks_of",
+    "join_blocks",
     "layers_by_block",
     "partition",
     "read_blocks",
@@ -137,6 +144,11 @@ def partition(model: Any, patterns: BlockPatterns | None = None) -> list[Leaf]:
         If a pattern matches nothing, or a block has a reserved name.
     """
     leaves = read_leaves(model)
+    if len(leaves) == 1 and (inside := inner_blocks(leaves[0].operation)):
+        # It is left where its last block is, and named so that it is read back.
+        leaves[0].block = list(inside)[-1]
+        _name(leaves)
+        return leaves
     is_ours = model.name.startswith(OURS) or any(
         ".".join(_own_parts(leaf)) in (LOGITS, STANDARDISED) for leaf in leaves
     )
@@ -185,12 +197,55 @@ def layers_by_block(model: Any, blocks: Sequence[Block]) -> Iterator[tuple[Any, 
     Yields
     ------
     layer : keras.Layer
+        Of one that holds blocks of its own, these blocks' layers.
     block : str
         Its name; empty for a layer that stands in none.
     """
     block_of = {layer: block.name for block in blocks for layer in block.layers}
+    names = {block.name for block in blocks}
     for layer in model.layers:
-        yield layer, block_of.get(layer.name, "")
+        inside = inner_blocks(layer)
+        if not inside:
+            yield layer, block_of.get(layer.name, "")
+        for block, inner in inside.items():
+            yield from ((each, block if block in names else "") for each in inner)
+
+
+def blocks_of(layer: Any, block: str) -> list[Block]:
+    """Describe the block of a layer, or the blocks that stand inside it.
+
+    Parameters
+    ----------
+    layer : keras.Layer or operation
+    block : str
+        Its block, if none stand inside.
+    """
+    inside = inner_blocks(layer) or {block: [layer]}
+    return [
+        Block(
+            name,
+            tuple(each.name for each in layers),
+            sum(getattr(each, "count_params", int)() for each in layers),
+            any(map(holds_batch_norm, layers)),
+        )
+        for name, layers in inside.items()
+    ]
+
+
+def join_blocks(parts: Iterable[Block]) -> list[Block]:
+    """Put the parts of each block together, in the order in which the blocks begin."""
+    groups: dict[str, list[Block]] = {}
+    for part in parts:
+        groups.setdefault(part.name, []).append(part)
+    return [
+        Block(
+            name,
+            tuple(layer for each in own for layer in each.layers),
+            sum(each.parameters for each in own),
+            any(each.batch_norm for each in own),
+        )
+        for name, own in groups.items()
+    ]
 
 
 def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -> list[Block]:
@@ -214,47 +269,39 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
     InvalidParameterError
         If the names tell nothing and ``blocks`` is not given, or a name matches no layer.
     """
-    groups: dict[str, list[Any]] = {}
+    found: list[Block] = []
     taken: dict[str, str] = {}
     if blocks is None:
         for layer in model.layers:
             block, dot, _ = layer.name.partition(".")
             if dot and block not in RESERVED[:-1]:
-                groups.setdefault(block, []).append(layer)
-        if HEAD not in groups:
+                found += blocks_of(layer, block)
+        if HEAD not in {each.name for each in found}:
             raise InvalidParameterError(
                 f"Expected a model that keras_transfer built, with layers named 'block.layer' and "
                 f"a block {HEAD!r}. Received {model.name!r} with layers "
                 f"{[layer.name for layer in model.layers[:4]]} ... Pass "
                 f"blocks={{block: [layer name, ...], {HEAD!r}: [...]}}."
             )
-        groups[HEAD] = groups.pop(HEAD)
+        found.sort(key=lambda each: each.name == HEAD)  # the head last, the others as they come
     else:
         for block, wanted in blocks.items():
             for expression in [wanted] if isinstance(wanted, str) else wanted:
-                found = [la for la in model.layers if re.fullmatch(expression, la.name)]
-                if not found:
+                layers = [la for la in model.layers if re.fullmatch(expression, la.name)]
+                if not layers:
                     raise InvalidParameterError(
                         f"blocks[{block!r}]: {expression!r} matches no layer of {model.name!r}. "
                         f"Its layers: {', '.join(layer.name for layer in model.layers)}."
                     )
-                for layer in found:
+                for layer in layers:
                     if layer.name in taken:
                         raise InvalidParameterError(
                             f"blocks: expected each layer in one block, once. Received: "
                             f"{layer.name!r} in {taken[layer.name]!r} and {block!r}. Narrow one."
                         )
                     taken[layer.name] = block
-                    groups.setdefault(block, []).append(layer)
-    return [
-        Block(
-            name,
-            tuple(layer.name for layer in layers),
-            sum(layer.count_params() for layer in layers),
-            any(map(holds_batch_norm, layers)),
-        )
-        for name, layers in groups.items()
-    ]
+                    found += blocks_of(layer, block)
+    return join_blocks(found)
 
 
 def _without_head(leaves: list[Leaf]) -> list[Leaf]:
@@ -330,9 +377,10 @@ def _place_unmatched(leaves: list[Leaf]) -> None:
     A layer that merges closes the block that its inputs come from (the addition of a residual
     unit); any other prepares the block that it feeds (padding, the pooling of a shortcut).
     """
-    order = {
-        block: i for i, block in enumerate(dict.fromkeys(la.block for la in leaves if la.block))
-    }
+    names = [
+        block for leaf in leaves for block in (*inner_blocks(leaf.operation), leaf.block) if block
+    ]
+    order = {block: place for place, block in enumerate(dict.fromkeys(names))}
     if not order:
         for leaf in leaves:
             leaf.block = "backbone"
@@ -342,13 +390,18 @@ def _place_unmatched(leaves: list[Leaf]) -> None:
         if not leaf.block and len(leaf.inputs) > 1 and known:
             leaf.block = max(known, key=order.__getitem__)
     for leaf in reversed(leaves):
-        known = [consumer.block for consumer in leaf.consumers if consumer.block]
+        known = [_first_block(consumer) for consumer in leaf.consumers if consumer.block]
         if not leaf.block and known:
             leaf.block = min(known, key=order.__getitem__)
     for leaf in leaves:
         known = [source.block for source in leaf.inputs if source.block]
         if not leaf.block:
             leaf.block = max(known, key=order.__getitem__) if known else next(iter(order))
+
+
+def _first_block(leaf: Leaf) -> str:
+    """Return the block that what a leaf reads belongs to: of several inside it the first."""
+    return next(iter(inner_blocks(leaf.operation)), leaf.block)
 
 
 def _local_name(leaf: Leaf) -> str:

@@ -20,6 +20,7 @@ from keras_transfer.backbones.efficientnet_lite import efficientnet_lite0_backbo
 from keras_transfer.backbones.old_head import without_old_head
 from keras_transfer.backbones.partition import BlockPatterns
 from keras_transfer.backbones.preprocessing import Preprocessing, as_preprocessing
+from keras_transfer.backbones.saved_model import HUB, saved_model_backbone
 from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
@@ -151,14 +152,18 @@ def get_backbone(
     preprocessing: str | Preprocessing | None = None,
     modality: str | None = None,
     name: str | None = None,
+    signature: str | None = None,
+    output_key: str | None = None,
+    pixel_range: Sequence[float] | None = None,
 ) -> Backbone:
-    """Turn a name, a Keras model, a fitted estimator or a callable into a `Backbone`.
+    """Turn a name, a SavedModel, a Keras model, a fitted estimator or a callable into a `Backbone`.
 
     Parameters
     ----------
     source : str, Backbone, keras.Model, fitted estimator or callable
         A registered name (see `list_backbones`); a model or fitted estimator of ours, whose weights
-        are copied as they stand, or the path of its file, ``.keras`` or ``.keras_transfer``; or
+        are copied as they stand, or the path of its file, ``.keras`` or ``.keras_transfer``;
+        ``"hub:"`` and a TF Hub handle, the folder of a SavedModel or a ``.tar.gz`` of one; or
         ``(input_shape) -> keras.Model``, which is taken whole. See the Notes for the old head of a
         model.
     weights : str, path or None, optional
@@ -167,14 +172,22 @@ def get_backbone(
     input_shape : sequence of int, optional
         Fix the input shape, without the batch.
     blocks : mapping of str to str, optional
-        For models and callables: block name to a regular expression over layer names, or several.
+        For models and callables: block name to a regular expression over layer names, or several;
+        for SavedModels over the scopes of variables, as ``block_1_expand`` is of
+        ``block_1_expand/kernel``.
     preprocessing : {"tf", "torch", "caffe", "none"} or Preprocessing, optional
         For models and callables: from RGB pixels of 0..255 to what the network was trained on;
         None: it reads 0..255.
     modality : {"picture", "features"}, optional
         For models and callables: what the network reads; by default the data's shape tells.
     name : str, optional
-        For models and callables: the name in messages.
+        For models, SavedModels and callables: the name in messages.
+    signature : str, optional
+        For SavedModels: which signature runs; by default the object itself where it can be called.
+    output_key : str, optional
+        For SavedModels: which of several outputs is read.
+    pixel_range : (float, float), optional
+        For SavedModels: what black and white are to it; by default 0 and 1, as TF Hub has them.
 
     Returns
     -------
@@ -218,6 +231,24 @@ def get_backbone(
     """
     given = {"blocks": blocks, "preprocessing": preprocessing, "modality": modality, "name": name}
     own = {key: value for key, value in given.items() if value is not None}
+    of_saved: dict[str, Any] = {
+        "signature": signature,
+        "output_key": output_key,
+        "pixel_range": pixel_range,
+    }
+    if isinstance(source, str) and source.startswith(HUB):
+        _check_saved(source, weights, own)
+        backbone = saved_model_backbone(
+            source.removeprefix(HUB), blocks=_block_patterns(blocks), name=name, **of_saved
+        )
+        if input_shape is not None:
+            backbone.resolve_shape(input_shape)  # what is traced for one size takes no other
+        return backbone.with_shape(input_shape)
+    if odd := [key for key, value in of_saved.items() if value is not None]:
+        raise InvalidParameterError(
+            f"get_backbone: {', '.join(odd)} belong(s) to SavedModels. Received with {source!r}. "
+            f"Write {HUB}path for one."
+        )
     if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(SAVED_SUFFIX):
         source = _read_estimator(os.fspath(source))
     elif isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".keras")):
@@ -286,6 +317,17 @@ def get_backbone(
         f"estimator, a callable (input_shape) -> keras.Model, or a Backbone. Received: {source!r} "
         f"(type {type(source).__name__})."
     )
+
+
+def _check_saved(source: str, weights: Any, own: Mapping[str, Any]) -> None:
+    odd = [key for key in ("preprocessing", "modality") if key in own]
+    odd += [] if weights is _UNSET else ["weights"]
+    if odd:
+        raise InvalidParameterError(
+            f"get_backbone: {', '.join(odd)} do(es) not belong to a SavedModel, which tells what "
+            f"it reads and brings its weights. Received with {source!r}. Set pixel_range for other "
+            f"values than 0..1."
+        )
 
 
 def as_backbone(parameter: Any) -> Backbone:

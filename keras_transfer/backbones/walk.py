@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_leaves", "holds_batch_norm", "is_graph", "leaf_layers"]
+__all__ = [
+    "call_leaves",
+    "holds_batch_norm",
+    "inner_blocks",
+    "is_batch_norm",
+    "is_graph",
+    "leaf_layers",
+]
 
 
 def is_graph(model: Any) -> bool:
@@ -69,8 +76,24 @@ def leaf_layers(layer: Any) -> list[Any]:
     return list(inside(include_self=True, recursive=True)) if inside is not None else []
 
 
-def holds_batch_norm(layer: Any) -> bool:
-    """Say whether a layer is or holds a BatchNorm."""
+def is_batch_norm(layer: Any) -> bool:
+    """Say whether a layer is a BatchNorm, or the weights of one inside a SavedModel."""
     import keras
 
-    return any(isinstance(inner, keras.layers.BatchNormalization) for inner in leaf_layers(layer))
+    return isinstance(layer, keras.layers.BatchNormalization) or bool(
+        getattr(layer, "is_batch_norm", False)
+    )
+
+
+def holds_batch_norm(layer: Any) -> bool:
+    """Say whether a layer is or holds a BatchNorm."""
+    return any(map(is_batch_norm, leaf_layers(layer)))
+
+
+def inner_blocks(layer: Any) -> dict[str, list[Any]]:
+    """Return the blocks that stand inside one layer, with their layers; most have none.
+
+    Those of a SavedModel, which runs as one: its variables are grouped into layers that do nothing.
+    """
+    found: dict[str, list[Any]] = getattr(layer, "block_layers", {})
+    return found

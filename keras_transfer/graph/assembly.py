@@ -67,8 +67,8 @@ class Assembly(Graph):
         self._leaves = {leaf.name: leaf for leaf in kept}
         for leaf in kept:
             # What cannot be built anew is to be known of before anything trains.
-            is_kerass = type(leaf.operation).__module__.startswith("keras.")
-            if not is_kerass or isinstance(leaf.operation, keras.layers.Lambda):
+            is_known = type(leaf.operation).__module__.startswith(("keras.", "keras_transfer."))
+            if not is_known or isinstance(leaf.operation, keras.layers.Lambda):
                 _copy(leaf)
 
         # === Preprocessing ===

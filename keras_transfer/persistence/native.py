@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from keras_transfer._version import __version__
 from keras_transfer.backbones.backbone import ModelSource
-from keras_transfer.errors import FileFormatError, InvalidTypeError
+from keras_transfer.backbones.saved_model import PROGRAM, SavedModelSource
+from keras_transfer.errors import FileFormatError, InvalidTypeError, UnsafeFileError
 from keras_transfer.estimators.classifier import TransferClassifier
 from keras_transfer.estimators.encoder import TransferEncoder
 from keras_transfer.estimators.regressor import TransferRegressor
@@ -133,8 +134,8 @@ def load(
         Keras layers of one's own, and functions that parameters held, by name.
     trusted : bool, default=False
         Whether to import the modules that the file names for layers and functions of the user's,
-        and to let Keras run code that it holds (Lambda layers). Only for a file from someone whom
-        you would let run programs.
+        and to run code that it holds (SavedModels, Lambda layers). Only for a file from someone
+        whom you would let run programs.
 
     Returns
     -------
@@ -155,6 +156,9 @@ def load(
     """
     import keras
 
+    # Keras finds the layer by its name from now on, in a file that holds one.
+    from keras_transfer.backbones import saved_model_layer  # noqa: F401
+
     functions = dict(custom_objects or {})
     try:
         with (
@@ -166,9 +170,12 @@ def load(
             _check_description(description, path)
             attachments: Attachments = {}
             for number, digest in enumerate(description["attachments"]):
-                attachments[digest] = _read_attachment(archive, f"attachment_{number}")
+                name = f"attachment_{number}"
+                attachments[digest] = _read_attachment(archive, name, trusted)
             target = Path(folder) / _MODEL
             target.write_bytes(archive.read(_MODEL))
+            if not trusted and _holds_program(target):
+                raise UnsafeFileError(PROGRAM)
             if trusted:
                 functions = {**_import_named(description, target), **functions}
             parameters = from_plain(description["parameters"], attachments, functions)
@@ -183,7 +190,7 @@ def load(
     except FileFormatError as error:
         if str(error).startswith(os.fspath(path)):
             raise
-        raise FileFormatError(f"{os.fspath(path)}: {error}") from None
+        raise type(error)(f"{os.fspath(path)}: {error}") from None
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:
@@ -195,14 +202,27 @@ def load(
         ) from error
 
 
-def _read_attachment(archive: zipfile.ZipFile, name: str) -> ModelSource | np.ndarray:
+def _holds_program(model: Path) -> bool:
+    """Say whether a Keras file holds a SavedModel, which is code in a graph's form."""
+    with zipfile.ZipFile(model) as archive:
+        config = json.loads(archive.read("config.json"))
+    return any(name == "SavedModelLayer" for name, _ in _named(config))
+
+
+def _read_attachment(
+    archive: zipfile.ZipFile, name: str, trusted: bool
+) -> ModelSource | SavedModelSource | np.ndarray:
     if f"{name}.npy" in archive.namelist():
         array: np.ndarray = np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
         return array
     config = archive.read(f"{name}.json").decode()
     with np.load(io.BytesIO(archive.read(f"{name}.npz")), allow_pickle=False) as arrays:
         weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-    return ModelSource.from_parts(config, weights)
+    if "archive" not in json.loads(config):  # that of a Keras model
+        return ModelSource.from_parts(config, weights, trusted=trusted)
+    if not trusted:
+        raise UnsafeFileError(PROGRAM)
+    return SavedModelSource.from_config(config, weights)
 
 
 def _import_named(description: Any, model: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from keras_transfer.backbones.backbone import Backbone, CallableSource, ModelSource
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.registry import describe_named
+from keras_transfer.backbones.saved_model import SavedModelSource
 from keras_transfer.choosing.block_choice import BlockChoice
 from keras_transfer.choosing.fine_tuning import FineTuningCheck
 from keras_transfer.choosing.guard import Rival, SourceCheck
@@ -56,7 +57,7 @@ _DATACLASSES: dict[str, type] = {
 }
 _RECIPE_NAMES = {kind: name for name, kind in RECIPES.items()}
 # What is stored beside the JSON, by its digest: Keras models, and arrays that are long as text.
-Attachments = dict[str, ModelSource | np.ndarray]
+Attachments = dict[str, ModelSource | SavedModelSource | np.ndarray]
 _LONG = 1024
 
 
@@ -246,6 +247,9 @@ def _backbone_to_plain(backbone: Backbone, attachments: Attachments) -> Any:
     if isinstance(source, ModelSource):
         attachments[source.digest] = source
         described["model"] = source.digest
+    elif isinstance(source, SavedModelSource):
+        attachments[source.digest] = source
+        described["saved_model"] = source.digest
     elif isinstance(source, CallableSource):
         described["function"] = source.function
     return to_plain(described, attachments)
@@ -257,6 +261,8 @@ def _backbone_from_plain(
     preprocessing = Preprocessing(*described.pop("preprocessing"))
     if "model" in described:
         source: Any = attachments[described.pop("model")]
+    elif "saved_model" in described:
+        source = attachments[described.pop("saved_model")]
     elif "function" in described:
         source = CallableSource(described.pop("function"))
     else:

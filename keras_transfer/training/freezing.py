@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.backbones.partition import Block, layers_by_block
-from keras_transfer.backbones.walk import leaf_layers
-from keras_transfer.errors import UnknownNameError
+from keras_transfer.backbones.walk import holds_batch_norm, inner_blocks, is_batch_norm, leaf_layers
+from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.training.stage import Stage
 
 __all__ = [
@@ -46,12 +46,11 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
     UnknownNameError
         If the stage names a block that the model does not have.
     """
-    import keras
-
     names = [block.name for block in blocks]
     for name in stage.trained:
         if name not in names:
             raise UnknownNameError(f"stage {stage.name!r}: block", name, names, model.name)
+    _check_inside(model, stage)
     with contextlib.ExitStack() as held:
         # A frozen parent hides what trains inside it; setting it sets every child: it comes first.
         model.trainable = True
@@ -60,13 +59,33 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
             # Outermost only: setting a parent sets everything inside it.
             _set_flag(layer, trains)
             for inner in leaf_layers(layer):
-                if isinstance(inner, keras.layers.BatchNormalization):
+                if is_batch_norm(inner):
                     _apply_batch_norm(inner, trains, stage.batch_norm)
-                    if trains and stage.batch_norm == "train":
+                    if trains and stage.batch_norm == "train" and hasattr(inner, "momentum"):
                         held.enter_context(_momentum(inner, stage.batch_norm_momentum))
                 if not trains:
                     held.enter_context(_calls_as_in_inference(inner))
         yield
+
+
+def _check_inside(model: Any, stage: Stage) -> None:
+    """Refuse what the blocks inside a layer that runs as one cannot do."""
+    for layer in model.layers:
+        inside = inner_blocks(layer)
+        trained = [name for name in inside if name in stage.trained]
+        if trained and not any(group.can_train for name in trained for group in inside[name]):
+            raise InvalidParameterError(
+                f"train_blocks: expected blocks with weights that train. Received: "
+                f"{', '.join(trained)}, of a SavedModel that has nothing there to train. Leave "
+                f"them frozen: recipe='structure'."
+            )
+        is_partly = 0 < len(trained) < len(inside)
+        if is_partly and stage.batch_norm == "train" and holds_batch_norm(layer):
+            raise InvalidParameterError(
+                f"batch_norm: expected 'affine' or 'frozen' where some blocks of a SavedModel "
+                f"train, since all its statistics move or none. Received: 'train' with "
+                f"{', '.join(trained)} of {', '.join(inside)}. Or train_blocks='all'."
+            )
 
 
 @contextlib.contextmanager
@@ -108,11 +127,9 @@ def settle(model: Any) -> None:
     Keras saves the flag of a layer but not that of a variable: a model that is saved while gamma
     and beta train alone would come back with other trainable weights than it had.
     """
-    import keras
-
     for layer in model.layers:
         for inner in leaf_layers(layer):
-            if isinstance(inner, keras.layers.BatchNormalization):
+            if is_batch_norm(inner):
                 _set_flag(inner, inner.trainable)
 
 
@@ -132,15 +149,13 @@ def frozen_weights(model: Any, blocks: Sequence[Block], stage: Stage) -> list[An
         Every weight outside the blocks that train, and in these the BatchNorm weights that the
         policy holds. State that a trained layer of another kind keeps for itself may move.
     """
-    import keras
-
     frozen = []
     for layer, block in layers_by_block(model, blocks):
         if block not in stage.trained:
             frozen += layer.weights
         elif stage.batch_norm != "train":
             for inner in leaf_layers(layer):
-                if isinstance(inner, keras.layers.BatchNormalization):
+                if is_batch_norm(inner):
                     frozen += [weight for weight in inner.weights if not weight.trainable]
     return frozen
 
@@ -160,14 +175,7 @@ def has_fresh_batch_norm(layers: Iterable[Any]) -> bool:
     A network of random weights, however it came here, has no statistics to keep: with theirs
     frozen it would run without any normalisation.
     """
-    import keras
-
-    norms = [
-        inner
-        for layer in layers
-        for inner in leaf_layers(layer)
-        if isinstance(inner, keras.layers.BatchNormalization)
-    ]
+    norms = [inner for layer in layers for inner in leaf_layers(layer) if is_batch_norm(inner)]
     return bool(norms) and all(
         bool(np.all(norm.moving_mean.numpy() == 0))
         and bool(np.all(norm.moving_variance.numpy() == 1))

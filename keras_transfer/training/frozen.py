@@ -69,6 +69,9 @@ class FrozenPart:
         spec = tf.TensorSpec((None, *graph.input_shape), "float32")
         traced = tf.function(run, autograph=False, jit_compile=has_gpu())
         self._run = traced.get_concrete_function(spec)
+        if folded and self._run.graph.variables:
+            # Those of a SavedModel, which are read inside it, whatever Keras is told.
+            self._run = _with_constants(self._run)
         # Only what is compiled is kept; weights that are not folded in, with it.
         self._kept = None if folded else variables
         self.n_bytes = sum(variable.numpy().nbytes for variable in variables)
@@ -102,6 +105,13 @@ class FrozenPart:
         import tensorflow as tf
 
         return [output.numpy()[:n_rows] for output in self._run(tf.cast(batch, "float32"))]
+
+
+def _with_constants(function: Any) -> Any:
+    # What TensorFlow Lite and TensorRT begin with; it has no public name.
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    return convert_variables_to_constants_v2(function)
 
 
 def digest_graph(graph: Graph, cut: Sequence[str], *, folded: bool) -> str:
@@ -144,7 +154,7 @@ def digest_graph(graph: Graph, cut: Sequence[str], *, folded: bool) -> str:
     for name in names:
         operation = graph.operations[name]
         config = _config(operation)
-        is_told = is_told and type(operation).__module__.startswith("keras.")
+        is_told = is_told and type(operation).__module__.startswith(("keras.", "keras_transfer."))
         is_told = is_told and is_kerass_own(config)
         called = [[tell(argument) for argument in call] for call in graph.arguments[name]]
         kind = f"{type(operation).__module__}.{type(operation).__qualname__}"

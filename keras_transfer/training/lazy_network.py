@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.backbones.backbone import CallableSource
-from keras_transfer.backbones.partition import HEAD, RESERVED, Block
+from keras_transfer.backbones.partition import HEAD, RESERVED, Block, join_blocks
 from keras_transfer.errors import DataError
 from keras_transfer.graph.assembly import Assembly, build_head
 from keras_transfer.graph.blueprint import Blueprint
@@ -58,7 +58,12 @@ class Outline:
         nodes = {}
         for each in value["nodes"]:
             shape = None if each["shape"] is None else tuple(each["shape"])
-            node = Node(**{**each, "inputs": tuple(each["inputs"]), "shape": shape})
+            inside = tuple(
+                Block(**{**block, "layers": tuple(block["layers"])}) for block in each["inside"]
+            )
+            node = Node(
+                **{**each, "inputs": tuple(each["inputs"]), "shape": shape, "inside": inside}
+            )
             nodes[node.name] = node
         return cls(nodes, value["is_fresh"])
 
@@ -74,21 +79,13 @@ class Outline:
     @property
     def blocks(self) -> list[Block]:
         """The blocks of the backbone, input side first, then the head."""
-        groups: dict[str, list[Node]] = {}
-        for node in self.nodes.values():
-            if node.block and node.block not in RESERVED[:-1]:
-                groups.setdefault(node.block, []).append(node)
-        if HEAD in groups:
-            groups[HEAD] = groups.pop(HEAD)
-        return [
-            Block(
-                name,
-                tuple(node.name for node in nodes),
-                sum(node.parameters for node in nodes),
-                any(node.batch_norm for node in nodes),
-            )
-            for name, nodes in groups.items()
+        found = [
+            part
+            for node in self.nodes.values()
+            if node.block and node.block not in RESERVED[:-1]
+            for part in node.parts
         ]
+        return join_blocks(sorted(found, key=lambda part: part.name == HEAD))
 
 
 class LazyNetwork:
