@@ -116,5 +116,7 @@ def test_one_that_changes_the_shape_is_named():
 def test_belongs_to_pictures():
     X, y = tiny.vectors()
     clf = TransferClassifier(tiny.dense, CompositeTransfer(augmentation="flip"))
-    with pytest.raises(InvalidParameterError, match="augmentation: expected None where X holds no pictures"):
+    with pytest.raises(
+        InvalidParameterError, match="augmentation: expected None where X holds no pictures"
+    ):
         clf.fit(X, y)
