@@ -57,6 +57,8 @@ def test_whether_the_rates_move(settings, expected):
         ({"average": "emma"}, "Did you mean 'ema'"),
         ({"warm_up": 1.5}, "warm_up: .*at most 1. Received: 1.5"),
         ({"warm_up": float("nan")}, "Received: nan"),
+        ({"solver": "newton"}, "solver: expected one of 'gradient', 'exact'. Received: 'newton'"),
+        ({"penalty": -1}, "penalty: .*at least 0. Received: -1"),
         ({"weight_decay": -1}, "weight_decay: .*at least 0. Received: -1"),
     ],
     ids=str,
