@@ -13,6 +13,7 @@ from typing import Any
 
 from keras_transfer.backbones.registry import SAVED_SUFFIX
 from keras_transfer.errors import OutputError, OutputExistsError
+from keras_transfer.persistence.files import replace_folder
 
 __all__ = [
     "ESTIMATOR",
@@ -61,7 +62,7 @@ def new_output(output: str, overwrite: bool) -> Iterator[Path]:
         check_output(target, overwrite)
         with _explained(output):
             aside.chmod(target.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
-            _replace(target, aside)
+            replace_folder(target, aside)
         is_written = True
     finally:
         if aside is not None:
@@ -69,21 +70,6 @@ def new_output(output: str, overwrite: bool) -> Iterator[Path]:
         for parent in made if not is_written else ():
             with suppress(OSError):  # not there, or in use by now
                 parent.rmdir()
-
-
-def _replace(target: Path, new: Path) -> None:
-    """Put a folder where an earlier one may stand, which is kept until the new one is there."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

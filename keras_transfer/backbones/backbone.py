@@ -16,7 +16,7 @@ from keras_transfer.backbones.partition import (
 )
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.walk import inner_blocks, is_graph
-from keras_transfer.backbones.weights import set_weights
+from keras_transfer.backbones.weights import keep_weights, set_weights
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 
 __all__ = [
@@ -279,18 +279,8 @@ class ModelSource:
         cls, config: str, weights: Sequence[Any], *, trusted: bool = False
     ) -> ModelSource:
         """Put a snapshot together from its two parts."""
-        import hashlib
-
-        import numpy as np
-
-        digest = hashlib.sha256(config.encode())
-        frozen = []
-        for weight in weights:
-            weight = np.array(weight)
-            weight.flags.writeable = False
-            digest.update(weight.tobytes())
-            frozen.append(weight)
-        return cls(config, tuple(frozen), digest.hexdigest(), trusted)
+        kept, digest = keep_weights(config.encode(), weights)
+        return cls(config, kept, digest, trusted)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelSource) and other.digest == self.digest

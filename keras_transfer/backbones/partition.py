@@ -32,6 +32,7 @@ __all__ = [
     "BlockPatterns",
     "Leaf",
     "blocks_of",
+    "check_block_names",
     "join_blocks",
     "layers_by_block",
     "partition",
@@ -318,6 +319,21 @@ def _own_parts(leaf: Leaf) -> tuple[str, str]:
     return block, rest
 
 
+def check_block_names(names: Iterable[str]) -> None:
+    """Make sure that layers can be called by these blocks.
+
+    Raises
+    ------
+    InvalidParameterError
+    """
+    for name in names:
+        if name in RESERVED or "." in name or "/" in name:
+            raise InvalidParameterError(
+                f"Expected a block name without '.' and '/' other than {', '.join(RESERVED)}. "
+                f"Received {name!r}."
+            )
+
+
 def _match(leaves: list[Leaf], patterns: BlockPatterns) -> None:
     for pattern, template in patterns:
         expression = re.compile(pattern)
@@ -336,12 +352,7 @@ def _match(leaves: list[Leaf], patterns: BlockPatterns) -> None:
                 f"blocks: pattern {pattern!r} matches no layer. The layers: "
                 f"{', '.join(leaf.path for leaf in leaves)}."
             )
-    for leaf in leaves:
-        if leaf.block in RESERVED or "." in leaf.block or "/" in leaf.block:
-            raise InvalidParameterError(
-                f"Expected a block name without '.' and '/' other than {', '.join(RESERVED)}. "
-                f"Received {leaf.block!r}."
-            )
+    check_block_names(leaf.block for leaf in leaves)
 
 
 def _group_stretches(leaves: list[Leaf]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import functools
-import hashlib
 import inspect
 import io
 import json
+import math
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -21,24 +20,23 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.backbones.applications import FAMILIES
 from keras_transfer.backbones.backbone import AS_GIVEN, Backbone, file_identity
 from keras_transfer.backbones.partition import BlockPatterns
 from keras_transfer.backbones.preprocessing import Preprocessing
+from keras_transfer.backbones.variable_blocks import VariableNames, group_variables
+from keras_transfer.backbones.weights import keep_weights
 from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
-    OutputExistsError,
     UnknownNameError,
     WeightsNotFoundError,
 )
+from keras_transfer.parameters import number, sequence_of
 
-__all__ = ["HUB", "PROGRAM", "SavedModelSource", "export_backbone", "saved_model_backbone"]
+__all__ = ["HUB", "PROGRAM", "SavedModelSource", "saved_model_backbone"]
 
 # What handles and paths of SavedModels begin with.
 HUB = "hub:"
-# The whole where the names of its variables tell no blocks.
-WHOLE = "saved_model"
 LAYER = "saved_model"
 # What is said of a file that holds one.
 PROGRAM = (
@@ -47,19 +45,10 @@ PROGRAM = (
 )
 # Height and width where a SavedModel takes pictures of any size: what TF Hub's are trained on.
 _PIXELS = 224
+_RANGE = sequence_of(number(-math.inf))
 _PROTO, _TF1_HUB = "saved_model.pb", "tfhub_module.pb"
 # Arrays of so many numbers and more are left out of the archive: they are weights.
 _LONG = 64
-
-# Which blocks the scopes of variables make; the first set by which at least two are found, and
-# nothing in between is left unnamed, is taken. What comes before the first block is its stem, what
-# comes after the last its top.
-_GENERIC: tuple[BlockPatterns, ...] = (
-    ((r"(?:^|/)(block_?\d+[a-z]?)(?:[_/]|$)", r"\1"),),
-    ((r"(?:^|/)(?:encoder|transformer)[^/]*/(?:layer|block)s?[_/]?(\d+)", r"layer_\1"),),
-    ((r"(?:^|/)(stage_?\d+|group_?\d+|conv_?\d+|mixed_?\w+?)(?:[_/]|$)", r"\1"),),
-    ((r"(?:^|/)((?:layer|dense|cell)_?\d+)(?:[_/]|$)", r"\1"),),
-)
 
 
 @dataclass(frozen=True)
@@ -70,8 +59,7 @@ class _Plan:
     output_key: str | None
     takes_training: bool
     batch_size: int | None
-    # (block, name of the group, ((place in `find_variables`, name), ...))
-    groups: tuple[tuple[str, str, tuple[tuple[int, str], ...]], ...]
+    groups: tuple[VariableNames, ...]  # places are those in `find_variables`
 
     @property
     def order(self) -> list[int]:
@@ -108,14 +96,8 @@ class SavedModelSource:
     @classmethod
     def from_parts(cls, archive: bytes, plan: _Plan, weights: Sequence[Any]) -> SavedModelSource:
         """Put it together from its three parts."""
-        digest = hashlib.sha256(archive + repr(plan).encode())
-        frozen = []
-        for weight in weights:
-            weight = np.array(weight)
-            weight.flags.writeable = False
-            digest.update(weight.tobytes())
-            frozen.append(weight)
-        return cls(archive, plan, tuple(frozen), digest.hexdigest())
+        kept, digest = keep_weights(archive + repr(plan).encode(), weights)
+        return cls(archive, plan, kept, digest)
 
     @classmethod
     def from_config(cls, config: str, weights: Sequence[Any]) -> SavedModelSource:
@@ -179,7 +161,7 @@ def saved_model_backbone(
     output_key : str, optional
         Which of several outputs is read.
     blocks : tuple of (str, str), optional
-        Patterns over the names of variables; by default told by these (`_GENERIC`).
+        Patterns over the names of variables; by default told by these (`group_variables`).
     pixel_range : (float, float), optional
         What black and white are to it; by default 0 and 1, as TF Hub has them, and 0 and 255 where
         it reads whole numbers.
@@ -197,17 +179,17 @@ def saved_model_backbone(
     """
     path = _resolve(handle)
     identity = tuple(file_identity(os.path.join(path, each)) for each in _files(path))
-    found = _read(path, identity, signature, output_key, blocks)
-    source, shape, dtype = found
+    source, shape, dtype = _read(path, identity, signature, output_key, blocks)
     modality, default, fixed = _what_it_reads(shape, dtype, handle)
     preprocessing = Preprocessing()
     if modality == "picture":
-        low, high = pixel_range or ((0, 255) if dtype.is_integer else (0, 1))
-        if not high > low:
+        known = pixel_range or ((0, 255) if dtype.is_integer else (0, 1))
+        if not (_RANGE.allows(list(known)) and len(known) == 2 and known[0] < known[1]):
             raise InvalidParameterError(
                 f"pixel_range: expected (black, white), such as (0, 1). Received: {pixel_range!r}."
             )
-        preprocessing = Preprocessing((high - low) / 255, float(low))
+        low, high = map(float, known)
+        preprocessing = Preprocessing((high - low) / 255, low)
     elif pixel_range is not None:
         raise InvalidParameterError(
             f"pixel_range: expected None for what reads no pictures. Received: {pixel_range!r}."
@@ -333,10 +315,10 @@ def _read(
     batch_size = spec.shape[0] if spec.shape.rank else None
     plan = _Plan(
         signature,
-        _choose_output(loaded, signature, output_key, takes_training),
+        _choose_output(loaded, signature, output_key),
         takes_training,
         batch_size,
-        _group([variable.name.partition(":")[0] for variable in variables], blocks),
+        group_variables([variable.name.partition(":")[0] for variable in variables], blocks),
     )
     weights = [variables[place].numpy() for place in plan.order]
     source = SavedModelSource.from_parts(_without_weights(path), plan, weights)
@@ -367,9 +349,7 @@ def _choose_signature(loaded: Any, signature: str | None) -> str | None:
     )
 
 
-def _choose_output(
-    loaded: Any, signature: str | None, output_key: str | None, takes_training: bool
-) -> str | None:
+def _choose_output(loaded: Any, signature: str | None, output_key: str | None) -> str | None:
     from keras_transfer.backbones.saved_model_layer import functions_of
 
     outputs = functions_of(loaded, signature)[0].structured_outputs
@@ -421,82 +401,6 @@ def _what_it_reads(
     return "picture", default, fixed
 
 
-# === Its blocks ===
-
-
-def _group(
-    names: Sequence[str], patterns: BlockPatterns | None
-) -> tuple[tuple[str, str, tuple[tuple[int, str], ...]], ...]:
-    """Group variables by the layer that their scope names, and these into blocks."""
-    scopes = [name.rpartition("/")[0] or name for name in names]
-    block_of = _blocks_by_patterns(scopes, patterns) if patterns else _blocks_by_name(scopes)
-    groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    taken: set[tuple[str, str, str]] = set()
-    for place, (name, scope) in enumerate(zip(names, scopes, strict=True)):
-        own = name.rpartition("/")[2]
-        key = block_of[scope], scope.replace("/", ".")
-        numbered = own
-        while (*key, numbered) in taken:  # scopes of several layers may be called alike
-            numbered += "_"
-        taken.add((*key, numbered))
-        groups.setdefault(key, []).append((place, numbered))
-    order = list(dict.fromkeys(block for block, _ in groups))
-    return tuple(
-        (block, scope, tuple(members))
-        for wanted in order
-        for (block, scope), members in groups.items()
-        if block == wanted
-    )
-
-
-def _blocks_by_patterns(scopes: Sequence[str], patterns: BlockPatterns) -> dict[str, str]:
-    """Name the block of each scope by a user's patterns; what none names joins the one before."""
-    found: dict[str, str] = {}
-    for pattern, template in patterns:
-        matches = {scope: re.search(pattern, scope) for scope in scopes}
-        if not any(matches.values()):
-            raise InvalidParameterError(
-                f"blocks: pattern {pattern!r} matches no variable. Their scopes: "
-                f"{', '.join(dict.fromkeys(scopes))}."
-            )
-        for scope, match in matches.items():
-            if match is not None:
-                found.setdefault(scope, match.expand(template))
-    first = next(found[scope] for scope in scopes if scope in found)
-    for scope in scopes:
-        first = found.setdefault(scope, first)
-    return found
-
-
-def _blocks_by_name(scopes: Sequence[str]) -> dict[str, str]:
-    """Name the blocks where the scopes tell them; else there is one."""
-    layers = [scope.rpartition("/")[2] for scope in scopes]
-    for patterns in dict.fromkeys(family.blocks for family in FAMILIES.values()):
-        named = {s: _match(layer, patterns) for s, layer in zip(scopes, layers, strict=True)}
-        if all(named.values()) and len(set(named.values())) > 1:
-            return {scope: name or "" for scope, name in named.items()}
-    for patterns in _GENERIC:
-        matched = [_match(scope, patterns) for scope in scopes]
-        places = [place for place, name in enumerate(matched) if name]
-        if len({name for name in matched if name}) < 2:
-            continue
-        inside = matched[places[0] : places[-1] + 1]
-        if not all(inside):
-            continue
-        return {
-            scope: name or ("stem" if place < places[0] else "top")
-            for place, (scope, name) in enumerate(zip(scopes, matched, strict=True))
-        }
-    return dict.fromkeys(scopes, WHOLE)
-
-
-def _match(name: str, patterns: BlockPatterns) -> str | None:
-    for pattern, template in patterns:
-        if (found := re.search(pattern, name)) is not None:
-            return found.expand(template)
-    return None
-
-
 # === Its files ===
 
 
@@ -533,97 +437,3 @@ def _without_weights(path: str) -> bytes:
 def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     # The same files make the same bytes: a ZipInfo has a fixed time.
     archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-
-
-# === Writing one ===
-
-
-def export_backbone(
-    backbone: Backbone,
-    path: str | os.PathLike[str],
-    *,
-    input_shape: Sequence[int] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write a backbone as a reusable SavedModel, as TF Hub publishes them.
-
-    It can be called, ``loaded(pictures, training=False)``, with RGB pictures of 0..1 (or vectors as
-    they are), and has ``variables``, ``trainable_variables`` and ``regularization_losses``
-    [1]_. ``get_backbone("hub:" + path)`` reads it again.
-
-    Parameters
-    ----------
-    backbone : Backbone
-    path : str or path
-        A folder that does not exist.
-    input_shape : sequence of int, optional
-        By default the backbone's own.
-    overwrite : bool, default=False
-        Whether a folder that exists is replaced.
-
-    Raises
-    ------
-    OutputExistsError
-
-    References
-    ----------
-    .. [1] TensorFlow, "Reusable SavedModels", the interface of TF Hub.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from keras_transfer import get_backbone
-    >>> from keras_transfer.backbones.saved_model import export_backbone
-    >>> backbone = get_backbone("MobileNetV2", weights=None, input_shape=(32, 32, 3))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_backbone(backbone, folder + "/mobile")
-    ...     again = get_backbone("hub:" + folder + "/mobile")
-    >>> [block.name for block in again.list_blocks()][:3]
-    ['stem', 'block_1', 'block_2']
-    """
-    import keras
-    import tensorflow as tf
-
-    path = os.fspath(path)
-    if os.path.exists(path) and not overwrite:
-        raise OutputExistsError(path)
-    shape = backbone.resolve_shape(input_shape)
-    network = backbone.load(shape)
-    inputs = keras.Input(shape, dtype="float32")
-    entry = inputs
-    if backbone.modality == "picture":
-        entry = backbone.preprocessing(keras.ops.multiply(inputs, 255.0))
-    model = keras.Model(inputs, network(entry))
-
-    class Reusable(tf.Module):
-        """What TF Hub expects of a SavedModel that others train on."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            self.state = [variable.value for variable in model.variables]  # random ones, too
-
-        @property
-        def variables(self) -> Any:
-            """All weights, for whoever loads it."""
-            return tuple(variable.value for variable in model.weights)
-
-        @property
-        def trainable_variables(self) -> Any:
-            """Those that train."""
-            return tuple(variable.value for variable in model.trainable_weights)
-
-        @tf.function
-        def __call__(self, inputs: Any, training: bool = False) -> Any:
-            return model(inputs, training=training)
-
-    reusable = Reusable()
-    spec = tf.TensorSpec((None, *shape), "float32")
-    for training in (False, True):
-        reusable.__call__.get_concrete_function(spec, training=training)
-    with tempfile.TemporaryDirectory() as folder:
-        target = os.path.join(folder, "model")
-        tf.saved_model.save(reusable, target)
-        if os.path.exists(path):
-            shutil.rmtree(path)
-        shutil.move(target, path)

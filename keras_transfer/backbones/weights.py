@@ -1,13 +1,16 @@
-"""Set weights so that layers which derive more from them follow."""
+"""Keep the weights of a network, and set them so that what is derived from them follows."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_transfer.backbones.walk import leaf_layers
 
-__all__ = ["set_weights"]
+__all__ = ["keep_weights", "set_weights"]
 
 
 def set_weights(layer: Any, values: Sequence[Any]) -> None:
@@ -26,3 +29,29 @@ def set_weights(layer: Any, values: Sequence[Any]) -> None:
     for inner in leaf_layers(layer):
         if hasattr(inner, "finalize_state"):
             inner.finalize_state()
+
+
+def keep_weights(told: bytes, weights: Sequence[Any]) -> tuple[tuple[np.ndarray, ...], str]:
+    """Copy weights so that they stay as they are, and tell them by a digest.
+
+    Parameters
+    ----------
+    told : bytes
+        What else the digest tells, such as what the weights belong to.
+    weights : sequence of array-like
+
+    Returns
+    -------
+    kept : tuple of numpy.ndarray
+        Read-only.
+    digest : str
+        SHA-256, hexadecimal.
+    """
+    digest = hashlib.sha256(told)
+    kept = []
+    for weight in weights:
+        weight = np.array(weight)
+        weight.flags.writeable = False
+        digest.update(weight.tobytes())
+        kept.append(weight)
+    return tuple(kept), digest.hexdigest()

@@ -144,6 +144,8 @@ class TransferEncoder(TransformerMixin, BaseTransfer):
         readout = as_readout(LAST if self.readout == AUTO else self.readout)
         if self.readout == AUTO and y is None:
             reason = "the last block: no y to choose by"
+        elif self.readout == AUTO and backbone.weights is None:  # for which X need not be read
+            reason = "the last block: its weights are random"
         elif self.readout == AUTO:
             choice = self._choose(X, y, reader, blueprint)
             readout = choice.readout

@@ -1,16 +1,17 @@
-"""Files that are whole or not there: written aside, then renamed."""
+"""Files and folders that are whole or not there: written aside, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from keras_transfer.errors import OutputExistsError
 
-__all__ = ["new_file", "refuse_existing"]
+__all__ = ["new_file", "new_folder", "refuse_existing", "replace_folder"]
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -61,3 +62,44 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside ``path``, which becomes ``path`` if all went well.
+
+    Parameters
+    ----------
+    path : str or path
+    overwrite : bool, default=False
+        Whether a folder that stands there is replaced.
+
+    Raises
+    ------
+    OutputExistsError
+    """
+    path = refuse_existing(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield aside
+        aside.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
+        refuse_existing(path, overwrite)
+        replace_folder(path, aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def replace_folder(target: Path, new: Path) -> None:
+    """Put a folder where an earlier one may stand, which is kept until the new one is there."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -69,11 +69,12 @@ class FrozenPart:
         spec = tf.TensorSpec((None, *graph.input_shape), "float32")
         traced = tf.function(run, autograph=False, jit_compile=has_gpu())
         self._run = traced.get_concrete_function(spec)
-        if folded and self._run.graph.variables:
-            # Those of a SavedModel, which are read inside it, whatever Keras is told.
-            self._run = _with_constants(self._run)
+        # Those of a SavedModel are read inside it, whatever Keras is told.
+        reads_inside = folded and bool(self._run.graph.variables)
+        if reads_inside:
+            self._run, reads_inside = _with_constants(self._run)
         # Only what is compiled is kept; weights that are not folded in, with it.
-        self._kept = None if folded else variables
+        self._kept = variables if reads_inside or not folded else None
         self.n_bytes = sum(variable.numpy().nbytes for variable in variables)
 
     def on_inputs(self, inputs: Any) -> Iterator[list[np.ndarray]]:
@@ -107,11 +108,15 @@ class FrozenPart:
         return [output.numpy()[:n_rows] for output in self._run(tf.cast(batch, "float32"))]
 
 
-def _with_constants(function: Any) -> Any:
+def _with_constants(function: Any) -> tuple[Any, bool]:
+    """Return a function with its variables as constants, and whether it reads variables still."""
     # What TensorFlow Lite and TensorRT begin with; it has no public name.
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    return convert_variables_to_constants_v2(function)
+    try:
+        return convert_variables_to_constants_v2(function), False
+    except (ValueError, NotImplementedError):  # such as where variables are looked up in a table
+        return function, True
 
 
 def digest_graph(graph: Graph, cut: Sequence[str], *, folded: bool) -> str:

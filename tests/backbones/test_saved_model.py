@@ -25,16 +25,15 @@ from keras_transfer import (
     TransferEncoder,
     get_backbone,
 )
-from keras_transfer.backbones.saved_model import export_backbone
 from keras_transfer.errors import (
     FileFormatError,
     InvalidParameterError,
     KerasTransferError,
-    OutputExistsError,
     UnknownNameError,
     UnsafeFileError,
     WeightsNotFoundError,
 )
+from keras_transfer.persistence.reusable import export_backbone
 
 SHAPE = (tiny.SIZE, tiny.SIZE, 3)
 X, Y = tiny.pictures(n_per_class=8)
@@ -357,6 +356,14 @@ MISTAKES = {
         "matches no variable. Their scopes: conv0, bn0",
     ),
     "no range": ({"pixel_range": (1, 0)}, None, InvalidParameterError, "black, white"),
+    "one number": ({"pixel_range": (1,)}, None, InvalidParameterError, "black, white"),
+    "words": ({"pixel_range": ("a", "b")}, None, InvalidParameterError, "black, white"),
+    "the head's name": (
+        {"blocks": {"head": "^conv"}},
+        None,
+        InvalidParameterError,
+        "a block name without .* Received 'head'",
+    ),
     "another size": ({"input_shape": (32, 32, 3)}, None, InvalidParameterError, "is fixed to"),
     "preprocessing": (
         {"preprocessing": "tf"},
@@ -441,8 +448,3 @@ def test_refuses_what_has_nothing_to_train(tmp_path):
     assert fit_on(StructureTransfer()).fit(vectors, labels).score(vectors, labels) > 0.8
     with pytest.raises(KerasTransferError, match=r"saved_model, of a SavedModel that has nothing"):
         fit_on(StructureTransfer(1, epochs=1)).fit(vectors, labels)
-
-
-def test_an_export_never_overwrites_unasked(folder):
-    with pytest.raises(OutputExistsError):
-        export_backbone(source(), folder)

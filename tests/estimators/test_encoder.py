@@ -74,8 +74,9 @@ def test_names(case):
         (BACKBONE, "auto", Y, "chosen among"),
         (BACKBONE, "auto", None, "no y"),
         (tiny.cnn, "auto", Y, "weights are random"),
+        (get_backbone("MobileNetV2", weights=None), "auto", Y, "weights are random"),
     ],
-    ids=["given", "chosen", "nothing to choose by", "random"],
+    ids=["given", "chosen", "nothing to choose by", "random", "random by name"],
 )
 def test_says_why_it_reads_there(backbone, readout, y, reason):
     encoder = TransferEncoder(backbone, readout=readout, random_state=0).fit(X, y)
