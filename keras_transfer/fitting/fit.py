@@ -221,7 +221,7 @@ class _Fit:
         """Let exact heads answer out of fold, by the pass that was made, and compare the source."""
         task, settings = self.task, self.settings
         measures = task.held is not None and task.steers
-        guards = settings.guard is not None
+        guards = settings.guard is not None and self.structure.pretrained
         is_asked = guards or (settings.validation is not None and not measures)
         # Of random weights that train along, a head on them as they are tells nothing.
         tells = self.structure.pretrained or self.structure.recipe.is_solved
@@ -231,7 +231,7 @@ class _Fit:
         if folds is None or not folds.weights.any():  # as where each class is all in one group
             return
         self.folds = folds
-        if guards and self.structure.pretrained:
+        if guards:
             answer = functools.partial(self.trial.answer_from, deadline=settings.deadline)
             self.source = check_source(self.structure.blueprint, self.folds, answer)
 
