@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from keras_transfer.backbones.partition import (
     Block,
     BlockPatterns,
-    blocks_of,
+    describe_layer,
     join_blocks,
     partition,
 )
 from keras_transfer.backbones.preprocessing import Preprocessing
-from keras_transfer.backbones.walk import inner_blocks, is_graph
+from keras_transfer.backbones.walk import is_graph
 from keras_transfer.backbones.weights import keep_weights, set_weights
 from keras_transfer.errors import InvalidParameterError, InvalidTypeError
 
@@ -212,12 +212,9 @@ class Backbone:
         -------
         list of Block
         """
-        parts = []
-        for leaf in partition(self.load(input_shape), self.blocks):
-            own = blocks_of(leaf.operation, leaf.block)
-            # Layers are called here as in the models that are built.
-            parts += own if inner_blocks(leaf.operation) else [replace(own[0], layers=(leaf.name,))]
-        return join_blocks(parts)
+        leaves = partition(self.load(input_shape), self.blocks)
+        # Layers are called here as in the models that are built.
+        return join_blocks(describe_layer(leaf.operation, leaf.block, leaf.name) for leaf in leaves)
 
     def with_shape(self, input_shape: Sequence[int] | None) -> Backbone:
         """Return the same backbone with its input shape fixed."""

@@ -15,7 +15,6 @@ from typing import Any
 from keras_transfer.backbones.walk import (
     call_leaves,
     holds_batch_norm,
-    inner_blocks,
     is_graph,
 )
 from keras_transfer.errors import InvalidParameterError
@@ -31,8 +30,8 @@ __all__ = [
     "Block",
     "BlockPatterns",
     "Leaf",
-    "blocks_of",
     "check_block_names",
+    "describe_layer",
     "join_blocks",
     "layers_by_block",
     "partition",
@@ -145,11 +144,6 @@ def partition(model: Any, patterns: BlockPatterns | None = None) -> list[Leaf]:
         If a pattern matches nothing, or a block has a reserved name.
     """
     leaves = read_leaves(model)
-    if len(leaves) == 1 and (inside := inner_blocks(leaves[0].operation)):
-        # It is left where its last block is, and named so that it is read back.
-        leaves[0].block = list(inside)[-1]
-        _name(leaves)
-        return leaves
     is_ours = model.name.startswith(OURS) or any(
         ".".join(_own_parts(leaf)) in (LOGITS, STANDARDISED) for leaf in leaves
     )
@@ -198,39 +192,18 @@ def layers_by_block(model: Any, blocks: Sequence[Block]) -> Iterator[tuple[Any, 
     Yields
     ------
     layer : keras.Layer
-        Of one that holds blocks of its own, these blocks' layers.
     block : str
         Its name; empty for a layer that stands in none.
     """
     block_of = {layer: block.name for block in blocks for layer in block.layers}
-    names = {block.name for block in blocks}
     for layer in model.layers:
-        inside = inner_blocks(layer)
-        if not inside:
-            yield layer, block_of.get(layer.name, "")
-        for block, inner in inside.items():
-            yield from ((each, block if block in names else "") for each in inner)
+        yield layer, block_of.get(layer.name, "")
 
 
-def blocks_of(layer: Any, block: str) -> list[Block]:
-    """Describe the block of a layer, or the blocks that stand inside it.
-
-    Parameters
-    ----------
-    layer : keras.Layer or operation
-    block : str
-        Its block, if none stand inside.
-    """
-    inside = inner_blocks(layer) or {block: [layer]}
-    return [
-        Block(
-            name,
-            tuple(each.name for each in layers),
-            sum(getattr(each, "count_params", int)() for each in layers),
-            any(map(holds_batch_norm, layers)),
-        )
-        for name, layers in inside.items()
-    ]
+def describe_layer(layer: Any, block: str, name: str) -> Block:
+    """Describe what a layer or operation is of its block."""
+    n_weights = getattr(layer, "count_params", int)()
+    return Block(block, (name,), n_weights, holds_batch_norm(layer))
 
 
 def join_blocks(parts: Iterable[Block]) -> list[Block]:
@@ -276,7 +249,7 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
         for layer in model.layers:
             block, dot, _ = layer.name.partition(".")
             if dot and block not in RESERVED[:-1]:
-                found += blocks_of(layer, block)
+                found.append(describe_layer(layer, block, layer.name))
         if HEAD not in {each.name for each in found}:
             raise InvalidParameterError(
                 f"Expected a model that keras_transfer built, with layers named 'block.layer' and "
@@ -301,7 +274,7 @@ def read_blocks(model: Any, blocks: Mapping[str, Sequence[str]] | None = None) -
                             f"{layer.name!r} in {taken[layer.name]!r} and {block!r}. Narrow one."
                         )
                     taken[layer.name] = block
-                    found += blocks_of(layer, block)
+                    found.append(describe_layer(layer, block, layer.name))
     return join_blocks(found)
 
 
@@ -388,10 +361,8 @@ def _place_unmatched(leaves: list[Leaf]) -> None:
     A layer that merges closes the block that its inputs come from (the addition of a residual
     unit); any other prepares the block that it feeds (padding, the pooling of a shortcut).
     """
-    names = [
-        block for leaf in leaves for block in (*inner_blocks(leaf.operation), leaf.block) if block
-    ]
-    order = {block: place for place, block in enumerate(dict.fromkeys(names))}
+    names = dict.fromkeys(leaf.block for leaf in leaves if leaf.block)
+    order = {block: place for place, block in enumerate(names)}
     if not order:
         for leaf in leaves:
             leaf.block = "backbone"
@@ -401,18 +372,13 @@ def _place_unmatched(leaves: list[Leaf]) -> None:
         if not leaf.block and len(leaf.inputs) > 1 and known:
             leaf.block = max(known, key=order.__getitem__)
     for leaf in reversed(leaves):
-        known = [_first_block(consumer) for consumer in leaf.consumers if consumer.block]
+        known = [consumer.block for consumer in leaf.consumers if consumer.block]
         if not leaf.block and known:
             leaf.block = min(known, key=order.__getitem__)
     for leaf in leaves:
         known = [source.block for source in leaf.inputs if source.block]
         if not leaf.block:
             leaf.block = max(known, key=order.__getitem__) if known else next(iter(order))
-
-
-def _first_block(leaf: Leaf) -> str:
-    """Return the block that what a leaf reads belongs to: of several inside it the first."""
-    return next(iter(inner_blocks(leaf.operation)), leaf.block)
 
 
 def _local_name(leaf: Leaf) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
-import inspect
+import hashlib
 import io
 import json
 import math
@@ -14,16 +14,17 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.backbones.backbone import AS_GIVEN, Backbone, file_identity
-from keras_transfer.backbones.partition import BlockPatterns
+from keras_transfer.backbones.graph_cuts import NoCutError
+from keras_transfer.backbones.partition import OURS, BlockPatterns
 from keras_transfer.backbones.preprocessing import Preprocessing
-from keras_transfer.backbones.variable_blocks import VariableNames, group_variables
+from keras_transfer.backbones.variable_blocks import WHOLE, VariableNames, group_variables
 from keras_transfer.backbones.weights import keep_weights
 from keras_transfer.errors import (
     FileFormatError,
@@ -33,7 +34,7 @@ from keras_transfer.errors import (
 )
 from keras_transfer.parameters import number, sequence_of
 
-__all__ = ["HUB", "PROGRAM", "SavedModelSource", "saved_model_backbone"]
+__all__ = ["HUB", "PROGRAM", "Plan", "SavedModelSource", "saved_model_backbone"]
 
 # What handles and paths of SavedModels begin with.
 HUB = "hub:"
@@ -52,19 +53,66 @@ _LONG = 64
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How a SavedModel is run, and how its variables are grouped."""
+class Plan:
+    """How a SavedModel is run, and how its variables are grouped into blocks.
+
+    Attributes
+    ----------
+    signature, output_key : str or None
+        What runs, and which of its outputs is read.
+    keep_gradients : bool
+        Whether it was saved with the gradients that its operations name.
+    groups : tuple of (str, str, tuple of (int, str))
+        Block and scope, and of each variable its place among the program's and its own name.
+    whole_since : str
+        Why it has one block; empty if it has more.
+    """
 
     signature: str | None
     output_key: str | None
-    takes_training: bool
-    batch_size: int | None
-    groups: tuple[VariableNames, ...]  # places are those in `find_variables`
+    keep_gradients: bool
+    groups: tuple[VariableNames, ...]
+    whole_since: str = ""
+
+    @property
+    def blocks(self) -> list[str]:
+        """The blocks, input side first."""
+        return list(dict.fromkeys(block for block, _, _ in self.groups))
 
     @property
     def order(self) -> list[int]:
         """The places of the variables, in the order of the groups."""
         return [place for _, _, members in self.groups for place, _ in members]
+
+    @property
+    def block_of(self) -> list[int]:
+        """The number of the block of each variable, in the program's order."""
+        number = {name: place for place, name in enumerate(self.blocks)}
+        found = {place: number[block] for block, _, members in self.groups for place, _ in members}
+        return [found[place] for place in range(len(found))]
+
+    def members(self, block: int) -> list[tuple[str, tuple[tuple[int, str], ...]]]:
+        """Return the scopes of a block, with their variables."""
+        name = self.blocks[block]
+        return [(scope, members) for each, scope, members in self.groups if each == name]
+
+    def digest(self, archive: bytes) -> str:
+        """Return what tells it, and the SavedModel that it runs."""
+        return hashlib.sha256(archive + self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what `to_json` gave."""
+        told = json.loads(text)
+        groups = tuple(
+            (block, scope, tuple((place, own) for place, own in members))
+            for block, scope, members in told.pop("groups")
+        )
+        return cls(**told, groups=groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +123,7 @@ class SavedModelSource:
     ----------
     archive : bytes
         Its files without its weights, zipped.
-    plan : _Plan
+    plan : Plan
     weights : tuple of numpy.ndarray
         In the order of the plan; read-only.
     digest : str
@@ -83,7 +131,7 @@ class SavedModelSource:
     """
 
     archive: bytes
-    plan: _Plan
+    plan: Plan
     weights: tuple[Any, ...]
     digest: str
 
@@ -94,47 +142,29 @@ class SavedModelSource:
         return hash(self.digest)
 
     @classmethod
-    def from_parts(cls, archive: bytes, plan: _Plan, weights: Sequence[Any]) -> SavedModelSource:
+    def from_parts(cls, archive: bytes, plan: Plan, weights: Sequence[Any]) -> SavedModelSource:
         """Put it together from its three parts."""
-        kept, digest = keep_weights(archive + repr(plan).encode(), weights)
+        kept, digest = keep_weights(plan.digest(archive).encode(), weights)
         return cls(archive, plan, kept, digest)
 
     @classmethod
     def from_config(cls, config: str, weights: Sequence[Any]) -> SavedModelSource:
         """Make it of what `config` gave, and the weights."""
         told = json.loads(config)
-        groups = tuple(
-            (block, name, tuple((place, own) for place, own in members))
-            for block, name, members in told.pop("groups")
-        )
-        archive = base64.b64decode(told.pop("archive"))
-        return cls.from_parts(archive, _Plan(**told, groups=groups), weights)
+        archive = base64.b64decode(told["archive"])
+        return cls.from_parts(archive, Plan.from_json(told["plan"]), weights)
 
     @property
     def config(self) -> str:
         """All but the weights, as JSON."""
         archive = base64.b64encode(self.archive).decode()
-        return json.dumps({"archive": archive, **asdict(self.plan)})
+        return json.dumps({"archive": archive, "plan": self.plan.to_json()})
 
     def load(self, input_shape: tuple[int, ...]) -> Any:
-        """Build a model of one layer that runs it."""
-        import keras
+        """Build a model that runs it, with one layer for each block."""
+        from keras_transfer.backbones.saved_model_layer import build_blocks
 
-        from keras_transfer.backbones.saved_model_layer import SavedModelLayer
-
-        plan = self.plan
-        layer = SavedModelLayer(
-            base64.b64encode(self.archive).decode(),
-            plan.signature,
-            plan.output_key,
-            plan.takes_training,
-            plan.batch_size,
-            [[block, name, list(map(list, members))] for block, name, members in plan.groups],
-            name=LAYER,
-        )
-        layer.set_values(self.weights)
-        inputs = keras.Input(input_shape, dtype="float32")
-        return keras.Model(inputs, layer(inputs), name=LAYER)
+        return build_blocks(self.archive, self.plan, self.weights, input_shape, f"{OURS}{LAYER}")
 
     def identity(self) -> str:
         """Return the digest."""
@@ -297,7 +327,7 @@ def _read(
     """Read a SavedModel; once for all fits."""
     import tensorflow as tf
 
-    from keras_transfer.backbones.saved_model_layer import find_variables, input_spec
+    from keras_transfer.backbones.saved_model_program import Program
 
     try:
         loaded = tf.saved_model.load(path)
@@ -307,27 +337,48 @@ def _read(
             f"that fails with {type(error).__name__}: {error}"
         ) from error
     signature = _choose_signature(loaded, signature)
-    spec = input_spec(loaded, signature)
-    variables = find_variables(loaded, signature)
-    takes_training = (
-        signature is None and "training" in inspect.signature(loaded.__call__).parameters
-    )
-    batch_size = spec.shape[0] if spec.shape.rank else None
-    plan = _Plan(
-        signature,
-        _choose_output(loaded, signature, output_key),
-        takes_training,
-        batch_size,
-        group_variables([variable.name.partition(":")[0] for variable in variables], blocks),
-    )
-    weights = [variables[place].numpy() for place in plan.order]
+    output_key = _choose_output(loaded, signature, output_key)
+    keep_gradients = _has_gradients(path)
+    try:
+        program = Program(loaded, signature, output_key, keep_gradients=keep_gradients)
+    except NoCutError as error:
+        raise InvalidParameterError(
+            f"source: expected a SavedModel that computes something of what it reads. Received: "
+            f"{path!r}, where {error}."
+        ) from error
+    shape = None if program.spec.shape.rank is None else tuple(program.spec.shape[1:])
+    names = [variable.name.partition(":")[0] for variable in program.weights]
+    plan = Plan(signature, output_key, keep_gradients, group_variables(names, blocks))
+    sizes = [size or _PIXELS for size in shape or ()]
+    try:
+        program.cut(plan.block_of)
+        if len(plan.blocks) > 1:
+            program.check(sizes)
+    except NoCutError as error:
+        if blocks is not None:
+            raise InvalidParameterError(
+                f"blocks: expected blocks that data passes one after the other. Received: "
+                f"{', '.join(plan.blocks)}, which cannot be told apart, since {error}. Put those "
+                f"together, or leave blocks out."
+            ) from error
+        groups = tuple((WHOLE, scope, members) for _, scope, members in plan.groups)
+        plan = replace(plan, groups=groups, whole_since=str(error))
+    weights = [program.weights[place].numpy() for place in plan.order]
     source = SavedModelSource.from_parts(_without_weights(path), plan, weights)
-    shape = None if spec.shape.rank is None else tuple(spec.shape[1:])
-    return source, shape, spec.dtype
+    return source, shape, program.spec.dtype
+
+
+def _has_gradients(path: str) -> bool:
+    """Say whether a SavedModel brings the gradients that its operations name."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    proto = SavedModel()
+    proto.ParseFromString(Path(path, _PROTO).read_bytes())
+    return any(graph.graph_def.library.registered_gradients for graph in proto.meta_graphs)
 
 
 def _choose_signature(loaded: Any, signature: str | None) -> str | None:
-    from keras_transfer.backbones.saved_model_layer import functions_of
+    from keras_transfer.backbones.saved_model_program import functions_of
 
     known = list(loaded.signatures)
     if signature is not None:
@@ -350,7 +401,7 @@ def _choose_signature(loaded: Any, signature: str | None) -> str | None:
 
 
 def _choose_output(loaded: Any, signature: str | None, output_key: str | None) -> str | None:
-    from keras_transfer.backbones.saved_model_layer import functions_of
+    from keras_transfer.backbones.saved_model_program import functions_of
 
     outputs = functions_of(loaded, signature)[0].structured_outputs
     if not isinstance(outputs, Mapping):

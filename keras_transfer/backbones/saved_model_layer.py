@@ -7,6 +7,8 @@ import contextlib
 import contextvars
 import io
 import tempfile
+import types
+import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,10 +20,12 @@ import tensorflow as tf
 # Keras has no public way to ask whether it reads a file that is not trusted.
 from keras.src.saving.serialization_lib import in_safe_mode
 
-from keras_transfer.backbones.saved_model import PROGRAM
+from keras_transfer.backbones.graph_cuts import INPUT
+from keras_transfer.backbones.saved_model import PROGRAM, Plan
+from keras_transfer.backbones.saved_model_program import PieceFunction, Program
 from keras_transfer.errors import InvalidParameterError, UnsafeFileError
 
-__all__ = ["SavedModelLayer", "VariableGroup", "find_variables", "unpack"]
+__all__ = ["SavedModelBlock", "VariableGroup", "build_blocks", "programs_allowed"]
 
 # What the weights of a BatchNorm are called, in Keras and in TensorFlow's own libraries.
 STATISTICS = ("moving_mean", "moving_variance")
@@ -44,24 +48,6 @@ def programs_allowed(allowed: bool = True) -> Iterator[None]:
         _is_allowed.reset(before)
 
 
-class _LoadedVariable(keras.Variable):
-    """A variable that a SavedModel brought with it, as Keras knows variables."""
-
-    def __init__(self, variable: tf.Variable, name: str):
-        self._loaded = variable
-        super().__init__(
-            lambda shape, dtype: None,
-            shape=variable.shape,
-            dtype=variable.dtype.name,
-            trainable=variable.trainable,
-            autocast=False,
-            name=name,
-        )
-
-    def _initialize_with_initializer(self, initializer: Any) -> None:
-        self._initialize(self._loaded)
-
-
 class VariableGroup(keras.layers.Layer):
     """Some variables of a SavedModel that are frozen together: those of one layer in it.
 
@@ -77,147 +63,199 @@ class VariableGroup(keras.layers.Layer):
         super().__init__(name=name)
         # Paths tell weights apart, in optimizers and tables.
         self.group = [
-            _LoadedVariable(variable, f"{name}.{each}")
-            for variable, each in zip(variables, names, strict=True)
+            keras.Variable(
+                variable.numpy(), trainable=variable.trainable, autocast=False, name=f"{name}.{own}"
+            )
+            for variable, own in zip(variables, names, strict=True)
         ]
         known = dict(zip(names, self.group, strict=True))
         self.is_batch_norm = all(name in known for name in STATISTICS)
         if self.is_batch_norm:
             self.moving_mean, self.moving_variance = (known[name] for name in STATISTICS)
             self.gamma, self.beta = (known.get(name) for name in _AFFINE)
-        # As the SavedModel has it: whether they may train at all.
-        self.can_train = any(variable.trainable for variable in variables)
         self.built = True
 
 
-@keras.saving.register_keras_serializable("keras_transfer")
-class SavedModelLayer(keras.layers.Layer):
-    """Runs a SavedModel, whose variables are its weights, grouped into blocks.
+class LoadedProgram:
+    """A SavedModel of an archive, cut as a plan says.
 
     Parameters
     ----------
-    archive : str
-        The SavedModel without its weights, zipped, in base64.
-    signature : str or None
-        Which signature runs; None: the object itself.
-    output_key : str or None
-        Which of several outputs is given.
-    takes_training : bool
-        Whether the object takes ``training``.
-    batch_size : int or None
-        What it is fixed to.
-    groups : sequence of (str, str, list of (int, str))
-        Block and name of each group, and its variables: their places in `find_variables` and their
-        names.
+    archive : bytes
+        The SavedModel without its weights, zipped.
+    plan : Plan
+    """
+
+    def __init__(self, archive: bytes, plan: Plan):
+        self.archive, self.plan = archive, plan
+        self._folder = _unpack(archive)
+        loaded = tf.saved_model.load(self._folder.name)
+        if not any(Path(self._folder.name, "assets").glob("*")):  # else an export copies them
+            self._folder.cleanup()
+        self.program = Program(
+            loaded, plan.signature, plan.output_key, keep_gradients=plan.keep_gradients
+        )
+        self.program.cut(plan.block_of)
+        # Of what each block gives, by that of what it reads.
+        self.shapes: dict[int, dict[Any, list[tuple[int, ...]]]] = {}
+
+
+# Loaded once for all models of a process; gone with the last of them.
+_programs: weakref.WeakValueDictionary[str, LoadedProgram] = weakref.WeakValueDictionary()
+
+
+def _find_program(archive: bytes, plan: Plan) -> LoadedProgram:
+    digest = plan.digest(archive)
+    known = _programs.get(digest)
+    if known is None:
+        _programs[digest] = known = LoadedProgram(archive, plan)
+    return known
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class SavedModelBlock(keras.layers.Layer):
+    """One block of a SavedModel, whose variables are its weights.
+
+    Parameters
+    ----------
+    program : str
+        The digest of what is run.
+    block : int
+    archive : str, optional
+        The SavedModel without its weights, zipped, in base64: of the first block, which holds it
+        for all.
+    plan : str, optional
+        Of the first block, as JSON.
     """
 
     def __init__(
         self,
-        archive: str,
-        signature: str | None,
-        output_key: str | None,
-        takes_training: bool,
-        batch_size: int | None,
-        groups: Sequence[Any],
+        program: str,
+        block: int,
+        archive: str | None = None,
+        plan: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self._config = {
-            "archive": archive,
-            "signature": signature,
-            "output_key": output_key,
-            "takes_training": takes_training,
-            "batch_size": batch_size,
-            "groups": groups,
-        }
-        self._folder = unpack(base64.b64decode(archive))
-        self._object = tf.saved_model.load(self._folder.name)
-        if not any(Path(self._folder.name, "assets").glob("*")):  # else an export copies them
-            self._folder.cleanup()
-        self._call = self._object if signature is None else self._object.signatures[signature]
-        spec = input_spec(self._object, signature)
-        self._input_dtype, self._input_name = spec.dtype, spec.name
-        variables = find_variables(self._object, signature)
-        self.block_layers: dict[str, list[VariableGroup]] = {}
-        for block, name, members in groups:
-            group = VariableGroup(
-                [variables[place] for place, _ in members], [each for _, each in members], name
+        self._digest, self._block = program, block
+        if archive is not None and plan is not None:
+            self._loaded = _find_program(base64.b64decode(archive), Plan.from_json(plan))
+        elif program in _programs:
+            self._loaded = _programs[program]
+        else:
+            raise InvalidParameterError(
+                f"{self.name}: expected a model with all blocks of a SavedModel up to this one. "
+                f"Received: one without the first, which holds the program. Save the whole model."
             )
-            self.block_layers.setdefault(block, []).append(group)
-        self._groups = [group for layers in self.block_layers.values() for group in layers]
-        self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._program = self._loaded.program
+        self._resources = self._program.resources  # tracked, so that an export finds them
+        self.groups = []
+        known: dict[int, keras.Variable] = {}
+        for scope, members in self._loaded.plan.members(block):
+            variables = [self._program.weights[place] for place, _ in members]
+            group = VariableGroup(variables, [own for _, own in members], scope)
+            self.groups.append(group)
+            known.update(zip((place for place, _ in members), group.group, strict=True))
+        # As the SavedModel has it: whether any of it may train at all.
+        self.can_train = any(variable.trainable for variable in known.values())
+        in_training = self._program.function(block, training=True)
+        self._seeds = keras.random.SeedGenerator(0)
+        self._generators = []
+        for place in dict.fromkeys(in_training.values):
+            if self._program.is_state(place):
+                generator = keras.random.SeedGenerator(0)
+                generator.state.assign(self._program.variables[place].numpy())
+                self._generators.append(generator)
+                known[place] = generator.state
+        # Not a dict, which Keras would track: the groups and generators have the variables.
+        self._known = types.MappingProxyType(known)
         self.built = True
 
     def set_values(self, values: Sequence[Any]) -> None:
         """Set the weights, in the order of the groups; Keras's own has what trains first."""
-        variables = [variable for group in self._groups for variable in group.group]
+        variables = [variable for group in self.groups for variable in group.group]
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    @property
-    def trains_whole(self) -> bool:
-        """Whether all of it trains, statistics included: one function is in training or not."""
-        return all(group.trainable for group in self._groups)
-
     def call(self, inputs: Any, training: Any = None) -> Any:
-        """Run the SavedModel.
+        """Compute what the block gives.
 
         Parameters
         ----------
-        inputs : tensor of shape (batch, ...)
+        inputs : tensor of shape (batch, ...) or list of tensor
         training : bool, optional
-            Passed on where all of it trains. A block that is frozen, or a BatchNorm whose
-            statistics stay, would move otherwise: the inside of a SavedModel is one function.
+            Without effect where statistics of a BatchNorm stay: they would move, since what the
+            SavedModel does in training is one function.
         """
-        is_training = bool(training) and self.trains_whole
-        if self._input_dtype.is_integer:
-            inputs = tf.round(inputs)
-        inputs = tf.cast(inputs, self._input_dtype)
-        outputs = self._run_in_batches(inputs, is_training)
-        if is_training:
-            for loss in getattr(self._object, "regularization_losses", None) or ():
-                self.add_loss(loss())
-        return tf.cast(outputs, self.compute_dtype)
+        norms = [group for group in self.groups if group.is_batch_norm]
+        moves = self.trainable and all(group.trainable for group in norms)
+        given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        outputs = self._run(given, training=bool(training) and moves)
+        if training and self.trainable:
+            for loss in self._program.losses(self._block):
+                self.add_loss(self._apply(loss, [])[0][0])
+        return outputs[0] if len(outputs) == 1 else outputs
 
-    def _run_in_batches(self, inputs: Any, training: bool) -> Any:
-        size = self._config["batch_size"]
-        if size is None:
-            return self._run(inputs, training)
-        count = tf.shape(inputs)[0]
-        missing = -count % size
-        padding = [[0, missing]] + [[0, 0]] * (len(inputs.shape) - 1)
-        padded = tf.pad(inputs, padding)
-        chunks = tf.reshape(padded, (-1, size, *inputs.shape[1:]))
-        parts = tf.map_fn(
-            lambda chunk: self._run(chunk, training), chunks, fn_output_signature=tf.float32
-        )
-        return tf.reshape(parts, (-1, *parts.shape[2:]))[:count]
-
-    def _run(self, inputs: Any, training: bool) -> Any:
-        if self._config["signature"] is not None:
-            outputs = self._call(**{self._input_name: inputs})
-        elif self._config["takes_training"]:
-            outputs = self._call(inputs, training=training)
+    def _run(self, inputs: Sequence[Any], training: bool) -> list[Any]:
+        function = self._program.function(self._block, training=training)
+        given = []
+        sources = self._program.pieces[self._block].sources
+        for tensor, (block, place) in zip(inputs, sources, strict=True):
+            reads = (
+                self._program.spec.dtype if block == INPUT else self._program.dtypes[block][place]
+            )
+            given.append(tf.cast(tf.round(tensor) if reads.is_integer else tensor, reads))
+        if self._program.batch_size is not None:
+            outputs = [
+                _in_batches(
+                    self._program.batch_size,
+                    given[0],
+                    lambda batch: self._apply(function, [batch])[0][0],
+                )
+            ]
         else:
-            outputs = self._call(inputs)
-        key = self._config["output_key"]
-        return tf.cast(outputs if key is None else outputs[key], tf.float32)
+            outputs, updates = self._apply(function, given)
+            for place, value in zip(function.updates, updates, strict=True):
+                self._known[place].assign(value)
+        return [tf.cast(each, self.compute_dtype) for each in outputs]
+
+    def _apply(self, function: PieceFunction, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        values = [self._value(place) for place in function.values]
+        handles = [_handle(self._known[place]) for place in function.handles]
+        seeds = [tf.cast(self._seeds.next(), "int64") for _ in range(function.n_seeds)]
+        return function(inputs, values, handles, seeds)
+
+    def _value(self, place: int) -> Any:
+        known = self._known.get(place)
+        if known is not None:
+            return tf.convert_to_tensor(known.value)
+        return self._program.constant(place)
 
     def compute_output_spec(self, inputs: Any, training: Any = None) -> Any:
-        """Return shape and dtype of the output, found by running it once on zeros."""
-        shape = tuple(inputs.shape[1:])
-        if shape not in self._shapes:
+        """Return shapes and dtype of the outputs, found by computing them once of zeros."""
+        given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        shapes = tuple(tuple(each.shape[1:]) for each in given)
+        known = self._loaded.shapes.setdefault(self._block, {})
+        if shapes not in known:
             with tf.init_scope():
-                zeros = tf.zeros((self._config["batch_size"] or 1, *shape), self._input_dtype)
-                self._shapes[shape] = tuple(self._run(zeros, False).shape[1:])
-        return keras.KerasTensor((inputs.shape[0], *self._shapes[shape]), self.compute_dtype)
+                count = self._program.batch_size or 1
+                zeros = [tf.zeros((count, *shape)) for shape in shapes]
+                outputs = self._run(zeros, training=False)
+                known[shapes] = [tuple(each.shape[1:]) for each in outputs]
+        count = given[0].shape[0]
+        specs = [keras.KerasTensor((count, *shape), self.compute_dtype) for shape in known[shapes]]
+        return specs[0] if len(specs) == 1 else specs
 
     def get_config(self) -> dict[str, Any]:
         """Return all that the layer is made of, its weights apart."""
-        return {**super().get_config(), **self._config}
+        config = {**super().get_config(), "program": self._digest, "block": self._block}
+        if self._block == 0:
+            config["archive"] = base64.b64encode(self._loaded.archive).decode()
+            config["plan"] = self._loaded.plan.to_json()
+        return config
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SavedModelLayer:
+    def from_config(cls, config: dict[str, Any]) -> SavedModelBlock:
         """Make the layer anew, unless that is of a file that nobody trusts.
 
         Raises
@@ -229,66 +267,61 @@ class SavedModelLayer(keras.layers.Layer):
         return cls(**config)
 
 
-def unpack(archive: bytes) -> tempfile.TemporaryDirectory[str]:
+def build_blocks(
+    archive: bytes, plan: Plan, weights: Sequence[Any], input_shape: tuple[int, ...], name: str
+) -> keras.Model:
+    """Build the network of a SavedModel, one layer per block.
+
+    Parameters
+    ----------
+    archive : bytes
+    plan : Plan
+    weights : sequence of numpy.ndarray
+        In the order of the plan.
+    input_shape : tuple of int
+    name : str
+        Of the model.
+    """
+    loaded = _find_program(archive, plan)
+    inputs = keras.Input(input_shape, dtype="float32")
+    made: list[list[Any]] = []
+    values = iter(weights)
+    for block, (own, piece) in enumerate(zip(plan.blocks, loaded.program.pieces, strict=True)):
+        layer = SavedModelBlock(
+            plan.digest(archive),
+            block,
+            *([base64.b64encode(archive).decode(), plan.to_json()] if block == 0 else []),
+            name=f"{own}.saved_model",
+        )
+        layer.set_values([next(values) for group in layer.groups for _ in group.group])
+        given = [inputs if b == INPUT else made[b][place] for b, place in piece.sources]
+        outputs = layer(given[0] if len(given) == 1 else given)
+        made.append(list(outputs) if isinstance(outputs, (list, tuple)) else [outputs])
+    return keras.Model(inputs, made[-1][0], name=name)
+
+
+def _handle(variable: keras.Variable) -> Any:
+    """Return the handle of a variable that a loop inside the SavedModel reads."""
+    # What Keras gives where weights are replaced, as in what is folded, has none.
+    value = variable.value if hasattr(variable.value, "handle") else variable._value
+    value.read_value()  # so that a tape watches it
+    return value.handle
+
+
+def _in_batches(size: int, inputs: Any, run: Any) -> Any:
+    """Run what takes batches of one size on any number of rows."""
+    count = tf.shape(inputs)[0]
+    padding = [[0, -count % size]] + [[0, 0]] * (len(inputs.shape) - 1)
+    chunks = tf.reshape(tf.pad(inputs, padding), (-1, size, *inputs.shape[1:]))
+    parts = tf.map_fn(
+        lambda chunk: tf.cast(run(chunk), tf.float32), chunks, fn_output_signature=tf.float32
+    )
+    return tf.reshape(parts, (-1, *parts.shape[2:]))[:count]
+
+
+def _unpack(archive: bytes) -> tempfile.TemporaryDirectory[str]:
     """Write the files of a zipped SavedModel into a folder that goes with the object."""
     folder = tempfile.TemporaryDirectory(prefix="keras_transfer_")
     with zipfile.ZipFile(io.BytesIO(archive)) as packed:
         packed.extractall(folder.name)  # it leaves out what would lead out of the folder
     return folder
-
-
-def functions_of(loaded: Any, signature: str | None) -> list[Any]:
-    """List the concrete functions of a loaded SavedModel, or the one of a signature."""
-    if signature is not None:
-        return [loaded.signatures[signature]]
-    # Of a SavedModel that cannot be called there is no function, though the object is a callable.
-    call = getattr(loaded, "__call__", None)  # noqa: B004
-    return list(getattr(call, "concrete_functions", ()))
-
-
-def input_spec(loaded: Any, signature: str | None) -> tf.TensorSpec:
-    """Return what a loaded SavedModel reads: of several variants the one that fixes least.
-
-    Raises
-    ------
-    InvalidParameterError
-        If it reads several tensors, or none.
-    """
-    found = []
-    for function in functions_of(loaded, signature):
-        positional, named = function.structured_input_signature
-        specs = [
-            each for each in tf.nest.flatten((positional, named)) if isinstance(each, tf.TensorSpec)
-        ]
-        if signature is not None and len(named) == 1:
-            (name,) = named
-            specs = [tf.TensorSpec(specs[0].shape, specs[0].dtype, name)]
-        if len(specs) == 1:
-            found.append(specs[0])
-    if not found:
-        what = "the object" if signature is None else f"signature {signature!r}"
-        raise InvalidParameterError(
-            f"signature: expected a function of one tensor. Received: {what}, which reads several "
-            f"or none. Choose another of {sorted(loaded.signatures)}."
-        )
-    return min(found, key=lambda spec: _fixed(spec.shape))
-
-
-def _fixed(shape: tf.TensorShape) -> float:
-    return -1 if shape.rank is None else sum(size is not None for size in shape)
-
-
-def find_variables(loaded: Any, signature: str | None) -> list[tf.Variable]:
-    """List the variables that a loaded SavedModel computes with, in the order of their first use.
-
-    That of the calls while it was traced, which is that of the data through the network.
-    """
-    found: dict[int, tf.Variable] = {}
-    for function in functions_of(loaded, signature):
-        by_handle = {id(variable.handle): variable for variable in function.graph.variables}
-        for captured in function.captured_inputs:
-            variable = by_handle.get(id(captured))
-            # Counters and the states of random generators are no weights.
-            if variable is not None and variable.dtype.is_floating:
-                found.setdefault(id(variable), variable)
-    return list(found.values())

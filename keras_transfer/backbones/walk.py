@@ -8,7 +8,6 @@ from typing import Any
 __all__ = [
     "call_leaves",
     "holds_batch_norm",
-    "inner_blocks",
     "is_batch_norm",
     "is_graph",
     "leaf_layers",
@@ -88,12 +87,3 @@ def is_batch_norm(layer: Any) -> bool:
 def holds_batch_norm(layer: Any) -> bool:
     """Say whether a layer is or holds a BatchNorm."""
     return any(map(is_batch_norm, leaf_layers(layer)))
-
-
-def inner_blocks(layer: Any) -> dict[str, list[Any]]:
-    """Return the blocks that stand inside one layer, with their layers; most have none.
-
-    Those of a SavedModel, which runs as one: its variables are grouped into layers that do nothing.
-    """
-    found: dict[str, list[Any]] = getattr(layer, "block_layers", {})
-    return found

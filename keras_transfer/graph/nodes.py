@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_transfer.backbones.partition import TARGET, Block, blocks_of, read_leaves
-from keras_transfer.backbones.walk import call_leaves, holds_batch_norm, inner_blocks, is_graph
+from keras_transfer.backbones.partition import TARGET, Block, read_leaves
+from keras_transfer.backbones.walk import call_leaves, holds_batch_norm, is_graph
 
 __all__ = ["INPUT", "Graph", "Node", "Part", "ancestors", "graph_of_model", "part_of"]
 
@@ -35,8 +35,6 @@ class Node:
         Numbers in its weights.
     batch_norm : bool
         Whether it is or holds a BatchNorm.
-    inside : tuple of Block
-        The blocks that stand inside it, if it does not stand in one; ``block`` is the last.
     """
 
     name: str
@@ -46,12 +44,11 @@ class Node:
     shape: tuple[int, ...] | None
     parameters: int
     batch_norm: bool
-    inside: tuple[Block, ...] = ()
 
     @property
-    def parts(self) -> tuple[Block, ...]:
-        """What it is of its block, or the blocks inside it."""
-        return self.inside or (Block(self.block, (self.name,), self.parameters, self.batch_norm),)
+    def part(self) -> Block:
+        """What it is of its block."""
+        return Block(self.block, (self.name,), self.parameters, self.batch_norm)
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,6 @@ class Graph:
                 shape=self._shape(operation, name) if outputs == 1 else None,
                 parameters=getattr(operation, "count_params", int)(),
                 batch_norm=holds_batch_norm(operation),
-                inside=tuple(blocks_of(operation, "")) if inner_blocks(operation) else (),
             )
 
     def _shape(self, operation: Any, name: str) -> tuple[int, ...]:
@@ -230,8 +226,6 @@ def graph_of_model(model: Any, blocks: Sequence[Block]) -> Graph:
         # Of a model of ours what brings features to the head's scale stands in no block.
         is_of_target = operation.name.startswith(f"{TARGET}.")
         block = block_of.get(operation.name, TARGET if is_of_target else "")
-        if inside := inner_blocks(operation):
-            block = list(inside)[-1]
         names[operation.name] = operation.name, block
     return Graph([Part(model, (INPUT,), names, nested=False)], tuple(model.inputs[0].shape[1:]))
 

@@ -206,7 +206,7 @@ def _holds_program(model: Path) -> bool:
     """Say whether a Keras file holds a SavedModel, which is code in a graph's form."""
     with zipfile.ZipFile(model) as archive:
         config = json.loads(archive.read("config.json"))
-    return any(name == "SavedModelLayer" for name, _ in _named(config))
+    return any(name == "SavedModelBlock" for name, _ in _named(config))
 
 
 def _read_attachment(

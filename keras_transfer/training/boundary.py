@@ -54,8 +54,7 @@ def find_boundary(nodes: Mapping[str, Node], output: str, trained: Collection[st
     needed = ancestors(nodes, [output])
     nodes = {name: node for name, node in nodes.items() if name in needed}
     own = {*trained, HEAD, TARGET}
-    trains = {name for name, node in nodes.items() if any(part.name in own for part in node.parts)}
-    above = _with_dependents(nodes, trains)
+    above = _with_dependents(nodes, {name for name, node in nodes.items() if node.block in own})
     crossing = _crossing(nodes, output, above)
     # The output of one that has several cannot be kept as one.
     while split := {name for name in crossing if name != INPUT and nodes[name].outputs != 1}:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.backbones.partition import Block, layers_by_block
-from keras_transfer.backbones.walk import holds_batch_norm, inner_blocks, is_batch_norm, leaf_layers
+from keras_transfer.backbones.walk import is_batch_norm, leaf_layers
 from keras_transfer.errors import InvalidParameterError, UnknownNameError
 from keras_transfer.training.stage import Stage
 
@@ -50,7 +50,7 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
     for name in stage.trained:
         if name not in names:
             raise UnknownNameError(f"stage {stage.name!r}: block", name, names, model.name)
-    _check_inside(model, stage)
+    _check_trainable(model, blocks, stage)
     with contextlib.ExitStack() as held:
         # A frozen parent hides what trains inside it; setting it sets every child: it comes first.
         model.trainable = True
@@ -68,24 +68,18 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
         yield
 
 
-def _check_inside(model: Any, stage: Stage) -> None:
-    """Refuse what the blocks inside a layer that runs as one cannot do."""
-    for layer in model.layers:
-        inside = inner_blocks(layer)
-        trained = [name for name in inside if name in stage.trained]
-        if trained and not any(group.can_train for name in trained for group in inside[name]):
-            raise InvalidParameterError(
-                f"train_blocks: expected blocks with weights that train. Received: "
-                f"{', '.join(trained)}, of a SavedModel that has nothing there to train. Leave "
-                f"them frozen: recipe='structure'."
-            )
-        is_partly = 0 < len(trained) < len(inside)
-        if is_partly and stage.batch_norm == "train" and holds_batch_norm(layer):
-            raise InvalidParameterError(
-                f"batch_norm: expected 'affine' or 'frozen' where some blocks of a SavedModel "
-                f"train, since all its statistics move or none. Received: 'train' with "
-                f"{', '.join(trained)} of {', '.join(inside)}. Or train_blocks='all'."
-            )
+def _check_trainable(model: Any, blocks: Sequence[Block], stage: Stage) -> None:
+    """Refuse a stage whose blocks of a SavedModel have nothing that trains."""
+    known: dict[str, bool] = {}
+    for layer, block in layers_by_block(model, blocks):
+        if block in stage.trained and hasattr(layer, "can_train"):
+            known[block] = known.get(block, False) or layer.can_train
+    if known and not any(known.values()):
+        raise InvalidParameterError(
+            f"train_blocks: expected blocks with weights that train. Received: "
+            f"{', '.join(known)}, of a SavedModel that has nothing there to train. Leave them "
+            f"frozen: recipe='structure'."
+        )
 
 
 @contextlib.contextmanager

@@ -69,12 +69,9 @@ class FrozenPart:
         spec = tf.TensorSpec((None, *graph.input_shape), "float32")
         traced = tf.function(run, autograph=False, jit_compile=has_gpu())
         self._run = traced.get_concrete_function(spec)
-        # Those of a SavedModel are read inside it, whatever Keras is told.
-        reads_inside = folded and bool(self._run.graph.variables)
-        if reads_inside:
-            self._run, reads_inside = _with_constants(self._run)
-        # Only what is compiled is kept; weights that are not folded in, with it.
-        self._kept = variables if reads_inside or not folded else None
+        # Only what is compiled is kept; weights that are not folded in, with it, such as those that
+        # a loop inside a SavedModel reads.
+        self._kept = variables if self._run.graph.variables else None
         self.n_bytes = sum(variable.numpy().nbytes for variable in variables)
 
     def on_inputs(self, inputs: Any) -> Iterator[list[np.ndarray]]:
@@ -106,17 +103,6 @@ class FrozenPart:
         import tensorflow as tf
 
         return [output.numpy()[:n_rows] for output in self._run(tf.cast(batch, "float32"))]
-
-
-def _with_constants(function: Any) -> tuple[Any, bool]:
-    """Return a function with its variables as constants, and whether it reads variables still."""
-    # What TensorFlow Lite and TensorRT begin with; it has no public name.
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    try:
-        return convert_variables_to_constants_v2(function), False
-    except (ValueError, NotImplementedError):  # such as where variables are looked up in a table
-        return function, True
 
 
 def digest_graph(graph: Graph, cut: Sequence[str], *, folded: bool) -> str:

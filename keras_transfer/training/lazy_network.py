@@ -58,12 +58,7 @@ class Outline:
         nodes = {}
         for each in value["nodes"]:
             shape = None if each["shape"] is None else tuple(each["shape"])
-            inside = tuple(
-                Block(**{**block, "layers": tuple(block["layers"])}) for block in each["inside"]
-            )
-            node = Node(
-                **{**each, "inputs": tuple(each["inputs"]), "shape": shape, "inside": inside}
-            )
+            node = Node(**{**each, "inputs": tuple(each["inputs"]), "shape": shape})
             nodes[node.name] = node
         return cls(nodes, value["is_fresh"])
 
@@ -80,10 +75,9 @@ class Outline:
     def blocks(self) -> list[Block]:
         """The blocks of the backbone, input side first, then the head."""
         found = [
-            part
+            node.part
             for node in self.nodes.values()
             if node.block and node.block not in RESERVED[:-1]
-            for part in node.parts
         ]
         return join_blocks(sorted(found, key=lambda part: part.name == HEAD))
 
@@ -271,6 +265,9 @@ _lock = threading.Lock()
 def _copy_of(part: Any) -> Any:
     import keras
 
-    copy = keras.Model.from_config(part.get_config())
+    from keras_transfer.backbones.saved_model_layer import programs_allowed
+
+    with programs_allowed():
+        copy = keras.Model.from_config(part.get_config())
     copy_state(part, copy)
     return copy

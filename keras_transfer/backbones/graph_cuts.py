@@ -1,0 +1,236 @@
+"""Cut a flat graph into one piece per block, so that what is frozen is computed once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from keras_transfer.backbones.flat_graph import FlatGraph, node_of
+
+__all__ = ["INPUT", "NoCutError", "Piece", "align_pieces", "cut_graph"]
+
+# What stands for the graph's own input among pieces.
+INPUT = -1
+# What only asks for the sizes of a tensor: it is asked again by each piece that wants to know.
+_SIZES = ("Shape", "ShapeN", "Size", "Rank")
+# What prepares the input of the operation behind it, and belongs to that one's block.
+_PREPARES = ("Pad", "PadV2", "MirrorPad")
+
+
+class NoCutError(ValueError):
+    """A graph that cannot be cut between blocks. The message goes on after "since"."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one block computes.
+
+    Attributes
+    ----------
+    nodes : tuple of NodeDef
+    reads : tuple of str
+        Tensors of pieces before it, or the graph's input.
+    sources : tuple of (int, int)
+        Where these come from: a piece, or `INPUT`, and the number among what it gives.
+    gives : tuple of str
+        Tensors that later pieces read, or the graph's output.
+    values, handles : dict of str to int
+        As of the graph: variables, by their places.
+    updates : dict of int to str
+        What variables become, by their places.
+    seeds : tuple of str
+    """
+
+    nodes: tuple[Any, ...]
+    reads: tuple[str, ...]
+    sources: tuple[tuple[int, int], ...]
+    gives: tuple[str, ...]
+    values: dict[str, int]
+    handles: dict[str, int]
+    updates: dict[int, str]
+    seeds: tuple[str, ...]
+
+
+def cut_graph(graph: FlatGraph, block_of: Sequence[int | None], n_blocks: int) -> list[Piece]:
+    """Cut a graph between blocks.
+
+    Each operation stands in the last block that it depends on, so that data goes from a block to
+    later ones alone. What depends on variables or sizes only is computed in each piece anew.
+
+    Parameters
+    ----------
+    graph : FlatGraph
+    block_of : sequence of int or None
+        The number of each variable's block, in the order of the data; None for one of none, such
+        as a counter.
+    n_blocks : int
+
+    Returns
+    -------
+    list of Piece
+        One per block.
+
+    Raises
+    ------
+    NoCutError
+        If the variables of a block are used in another block too.
+    """
+    data = _places(graph, block_of)
+    if data.get(node_of(graph.output)) != n_blocks - 1:
+        raise NoCutError("its output does not depend on its last block")
+    parts = []
+    for block in range(n_blocks):
+        updates = {place: new for place, new in graph.updates.items() if block_of[place] == block}
+        own = [name for name, where in data.items() if where == block]
+        parts.append(_closure(graph, data, block, [*own, *map(node_of, updates.values())]))
+    gives: list[list[str]] = [[] for _ in range(n_blocks)]
+    for tensor in dict.fromkeys([*(each for _, reads in parts for each in reads), graph.output]):
+        if tensor not in graph.inputs:
+            gives[data[node_of(tensor)]].append(tensor)
+    pieces = []
+    for block, (nodes, reads) in enumerate(parts):
+        if not reads:
+            raise NoCutError("one of its blocks reads no data")
+        used = {each for name in nodes for each in graph.nodes[name].input} | set(gives[block])
+        states = {p for name, p in graph.values.items() if name in used and block_of[p] is None}
+        updates = {
+            place: new
+            for place, new in graph.updates.items()
+            if block_of[place] == block or place in states
+        }
+        sources = [
+            (INPUT, 0)
+            if tensor in graph.inputs
+            else (data[node_of(tensor)], gives[data[node_of(tensor)]].index(tensor))
+            for tensor in reads
+        ]
+        pieces.append(
+            Piece(
+                nodes=tuple(graph.nodes[name] for name in nodes),
+                reads=tuple(reads),
+                sources=tuple(sources),
+                gives=tuple(gives[block]),
+                values={name: place for name, place in graph.values.items() if name in used},
+                handles={name: place for name, place in graph.handles.items() if name in used},
+                updates=updates,
+                seeds=tuple(seed for seed in graph.seeds if seed in used),
+            )
+        )
+    _check_variables(graph, pieces, block_of)
+    return pieces
+
+
+def _places(graph: FlatGraph, block_of: Sequence[int | None]) -> dict[str, int]:
+    """Say in which block each node stands that computes with data."""
+    depth: dict[str, int] = {}
+    kinds: dict[str, int] = {}  # 0: of no data, 1: of its sizes alone, 2: of the data itself
+    given = dict.fromkeys(graph.inputs, 0)
+    for name, place in (*graph.values.items(), *graph.handles.items()):
+        given[name] = block_of[place] or 0
+    for name, node in graph.nodes.items():
+        depth[name] = max(
+            [0, *(given.get(each, depth.get(node_of(each), 0)) for each in node.input)]
+        )
+        read = [2 if each in graph.inputs else kinds.get(node_of(each), 0) for each in node.input]
+        kinds[name] = max([0, *read])
+        if node.op in _SIZES:
+            kinds[name] = min(kinds[name], 1)
+    data = {name: depth[name] for name, kind in kinds.items() if kind == 2}
+    readers: dict[str, set[str]] = defaultdict(set)
+    for name in data:
+        for each in graph.nodes[name].input:
+            readers[node_of(each)].add(name)
+    for name in reversed(data):
+        behind = {data[each] for each in readers[name]}
+        if graph.nodes[name].op in _PREPARES and len(behind) == 1:
+            data[name] = behind.pop()
+    return data
+
+
+def _closure(
+    graph: FlatGraph, data: dict[str, int], block: int, wanted: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Return the nodes that a block computes these with, and what it reads of blocks before it."""
+    found: set[str] = set()
+    reads: set[str] = set()
+    waiting = [name for name in wanted if name in graph.nodes]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        if data.get(name, block) != block:
+            raise NoCutError("a block's variables follow what later blocks compute")
+        found.add(name)
+        for tensor in graph.nodes[name].input:
+            source = node_of(tensor)
+            if tensor in graph.inputs or data.get(source, block) < block:
+                reads.add(tensor)
+            elif source in graph.nodes:
+                waiting.append(source)
+    order = {name: place for place, name in enumerate(graph.nodes)}
+    nodes = sorted(found, key=order.__getitem__)
+    return nodes, sorted(reads, key=lambda tensor: (order.get(node_of(tensor), -1), tensor))
+
+
+def _check_variables(
+    graph: FlatGraph, pieces: Sequence[Piece], block_of: Sequence[int | None]
+) -> None:
+    updated = Counter(place for piece in pieces for place in piece.updates)
+    for place in graph.updates:
+        if updated[place] != 1:
+            raise NoCutError(f"{graph.variables[place].name} is written by several blocks, or none")
+    for number, piece in enumerate(pieces):
+        for place in (*piece.values.values(), *piece.handles.values()):
+            if block_of[place] not in (None, number):
+                raise NoCutError(f"{graph.variables[place].name} is used by several blocks")
+
+
+def align_pieces(pieces: Sequence[Piece], model: Sequence[Piece]) -> list[Piece]:
+    """Order what the pieces of one graph give and read as another's do.
+
+    Parameters
+    ----------
+    pieces : sequence of Piece
+        Such as of the function in training.
+    model : sequence of Piece
+        Of the same network in inference.
+
+    Returns
+    -------
+    list of Piece
+
+    Raises
+    ------
+    NoCutError
+        If other data goes between their blocks.
+    """
+    new_place: dict[tuple[int, int], int] = {}
+    gives = []
+    for number, (piece, like) in enumerate(zip(pieces, model, strict=True)):
+        readers = [_readers(pieces, (number, place)) for place in range(len(piece.gives))]
+        order = []
+        for place in range(len(like.gives)):
+            wanted = _readers(model, (number, place))
+            free = [p for p, by in enumerate(readers) if by == wanted and p not in order]
+            if not free or len(piece.gives) != len(like.gives):
+                raise NoCutError("in training it hands other data from block to block")
+            order.append(free[0])
+        new_place.update({(number, old): new for new, old in enumerate(order)})
+        gives.append(tuple(piece.gives[old] for old in order))
+    aligned = []
+    for piece, like, given in zip(pieces, model, gives, strict=True):
+        read = {
+            (block, 0 if block == INPUT else new_place[block, place]): tensor
+            for (block, place), tensor in zip(piece.sources, piece.reads, strict=True)
+        }
+        if set(read) != set(like.sources):
+            raise NoCutError("in training it hands other data from block to block")
+        reads = tuple(read[source] for source in like.sources)
+        aligned.append(replace(piece, reads=reads, sources=like.sources, gives=given))
+    return aligned
+
+
+def _readers(pieces: Sequence[Piece], source: tuple[int, int]) -> list[int]:
+    return [number for number, piece in enumerate(pieces) if source in piece.sources]
