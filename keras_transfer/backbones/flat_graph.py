@@ -63,13 +63,12 @@ class FlatGraph:
     resources: dict[str, Any]
 
 
-def flatten(
-    function: Any, output: int, *, updated: Sequence[Any] | None, keep_gradients: bool
-) -> FlatGraph:
+def flatten(function: Any, output: int, updated: Sequence[Any] | None = None) -> FlatGraph:
     """Read the graph of a concrete function.
 
     Control dependencies are left out: of what they order, writing a variable and reading it, the
-    order is kept by what is read; checks and prints are left out with them.
+    order is kept by what is read; checks and prints are left out with them. So are gradients of a
+    function's own, as ``tf.custom_gradient`` gives: they are tied to the graph that they came in.
 
     Parameters
     ----------
@@ -79,9 +78,6 @@ def flatten(
     updated : sequence of tf.Variable, optional
         What becomes of these is put out, and of whole numbers that the output depends on, such as
         the states of random generators; None: what is written is lost.
-    keep_gradients : bool
-        Whether gradients that operations name are this function's own. Of a SavedModel that was
-        saved without them they are others that go by the same name, or none.
 
     Returns
     -------
@@ -101,7 +97,7 @@ def flatten(
     known = {id(variable.handle): variable for variable in function.graph.variables}
     variables = {name: known[id(value)] for name, value in captured.items() if id(value) in known}
     pure = _Pure(inlined, variables, rename(function.outputs[output].name), updated)
-    dropped = ["_class", "_output_shapes", *([] if keep_gradients else ["_gradient_op_type"])]
+    dropped = ["_class", "_output_shapes", "_gradient_op_type"]
     for node in pure.nodes.values():
         node.device = ""
         for key in dropped:

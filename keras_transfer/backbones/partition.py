@@ -66,12 +66,15 @@ class Block:
         How many numbers its weights hold, BatchNorm statistics included.
     batch_norm : bool, default=False
         Whether it holds a BatchNorm.
+    whole_since : str, default=""
+        Of the one block of a SavedModel: why it has no more.
     """
 
     name: str
     layers: tuple[str, ...]
     parameters: int
     batch_norm: bool = False
+    whole_since: str = ""
 
 
 @dataclass(eq=False)
@@ -203,7 +206,8 @@ def layers_by_block(model: Any, blocks: Sequence[Block]) -> Iterator[tuple[Any, 
 def describe_layer(layer: Any, block: str, name: str) -> Block:
     """Describe what a layer or operation is of its block."""
     n_weights = getattr(layer, "count_params", int)()
-    return Block(block, (name,), n_weights, holds_batch_norm(layer))
+    why_one = getattr(layer, "whole_since", "")
+    return Block(block, (name,), n_weights, holds_batch_norm(layer), why_one)
 
 
 def join_blocks(parts: Iterable[Block]) -> list[Block]:
@@ -217,6 +221,7 @@ def join_blocks(parts: Iterable[Block]) -> list[Block]:
             tuple(layer for each in own for layer in each.layers),
             sum(each.parameters for each in own),
             any(each.batch_norm for each in own),
+            next((each.whole_since for each in own if each.whole_since), ""),
         )
         for name, own in groups.items()
     ]

@@ -60,8 +60,6 @@ class Plan:
     ----------
     signature, output_key : str or None
         What runs, and which of its outputs is read.
-    keep_gradients : bool
-        Whether it was saved with the gradients that its operations name.
     groups : tuple of (str, str, tuple of (int, str))
         Block and scope, and of each variable its place among the program's and its own name.
     whole_since : str
@@ -70,7 +68,6 @@ class Plan:
 
     signature: str | None
     output_key: str | None
-    keep_gradients: bool
     groups: tuple[VariableNames, ...]
     whole_since: str = ""
 
@@ -338,9 +335,8 @@ def _read(
         ) from error
     signature = _choose_signature(loaded, signature)
     output_key = _choose_output(loaded, signature, output_key)
-    keep_gradients = _has_gradients(path)
     try:
-        program = Program(loaded, signature, output_key, keep_gradients=keep_gradients)
+        program = Program(loaded, signature, output_key)
     except NoCutError as error:
         raise InvalidParameterError(
             f"source: expected a SavedModel that computes something of what it reads. Received: "
@@ -348,7 +344,7 @@ def _read(
         ) from error
     shape = None if program.spec.shape.rank is None else tuple(program.spec.shape[1:])
     names = [variable.name.partition(":")[0] for variable in program.weights]
-    plan = Plan(signature, output_key, keep_gradients, group_variables(names, blocks))
+    plan = Plan(signature, output_key, group_variables(names, blocks))
     sizes = [size or _PIXELS for size in shape or ()]
     try:
         program.cut(plan.block_of)
@@ -363,18 +359,13 @@ def _read(
             ) from error
         groups = tuple((WHOLE, scope, members) for _, scope, members in plan.groups)
         plan = replace(plan, groups=groups, whole_since=str(error))
+    if len(plan.blocks) == 1 and not plan.whole_since and blocks is None:
+        shown = ", ".join(names[:3])
+        reason = f"the names of its variables ({shown} ...) tell none: pass blocks= to get_backbone"
+        plan = replace(plan, whole_since=reason)
     weights = [program.weights[place].numpy() for place in plan.order]
     source = SavedModelSource.from_parts(_without_weights(path), plan, weights)
     return source, shape, program.spec.dtype
-
-
-def _has_gradients(path: str) -> bool:
-    """Say whether a SavedModel brings the gradients that its operations name."""
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-    proto = SavedModel()
-    proto.ParseFromString(Path(path, _PROTO).read_bytes())
-    return any(graph.graph_def.library.registered_gradients for graph in proto.meta_graphs)
 
 
 def _choose_signature(loaded: Any, signature: str | None) -> str | None:

@@ -11,6 +11,7 @@ import types
 import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ class LoadedProgram:
         loaded = tf.saved_model.load(self._folder.name)
         if not any(Path(self._folder.name, "assets").glob("*")):  # else an export copies them
             self._folder.cleanup()
-        self.program = Program(
-            loaded, plan.signature, plan.output_key, keep_gradients=plan.keep_gradients
-        )
+        self.program = Program(loaded, plan.signature, plan.output_key)
         self.program.cut(plan.block_of)
         # Of what each block gives, by that of what it reads.
         self.shapes: dict[int, dict[Any, list[tuple[int, ...]]]] = {}
@@ -108,7 +107,10 @@ def _find_program(archive: bytes, plan: Plan) -> LoadedProgram:
     digest = plan.digest(archive)
     known = _programs.get(digest)
     if known is None:
-        _programs[digest] = known = LoadedProgram(archive, plan)
+        # In a thread of its own no strategy is in force, which would spread its variables.
+        with ThreadPoolExecutor(1) as executor:
+            known = executor.submit(LoadedProgram, archive, plan).result()
+        _programs[digest] = known
     return known
 
 
@@ -148,6 +150,7 @@ class SavedModelBlock(keras.layers.Layer):
                 f"Received: one without the first, which holds the program. Save the whole model."
             )
         self._program = self._loaded.program
+        self.whole_since = self._loaded.plan.whole_since
         self._resources = self._program.resources  # tracked, so that an export finds them
         self.groups = []
         known: dict[int, keras.Variable] = {}
@@ -303,7 +306,9 @@ def build_blocks(
 def _handle(variable: keras.Variable) -> Any:
     """Return the handle of a variable that a loop inside the SavedModel reads."""
     # What Keras gives where weights are replaced, as in what is folded, has none.
-    value = variable.value if hasattr(variable.value, "handle") else variable._value
+    value = variable.value if isinstance(variable.value, tf.Variable) else variable._value
+    if tf.distribute.in_cross_replica_context():  # as while a model is built
+        value = tf.distribute.get_strategy().experimental_local_results(value)[0]
     value.read_value()  # so that a tape watches it
     return value.handle
 

@@ -45,7 +45,9 @@ class PieceFunction:
         wanted = [*piece.gives, *piece.updates.values()]
 
         def run(given: list[Any]) -> list[Any]:
-            known = {**dict(zip(names, given, strict=True)), **graph.resources}
+            known = dict(zip(names, given, strict=True))
+            for name, captured in graph.resources.items():
+                known[name] = tf.identity(captured)  # which this graph knows, then
             return call_nodes(piece.nodes, graph.library, known, wanted)
 
         # Without a function around them, TensorFlow's tape does not see nodes that are imported.
@@ -81,8 +83,6 @@ class Program:
         Which signature runs; None: the object itself.
     output_key : str or None
         Which of several outputs is given.
-    keep_gradients : bool
-        Whether it was saved with the gradients that its operations name.
 
     Attributes
     ----------
@@ -98,24 +98,20 @@ class Program:
         Of what each block gives.
     """
 
-    def __init__(
-        self, loaded: Any, signature: str | None, output_key: str | None, *, keep_gradients: bool
-    ):
+    def __init__(self, loaded: Any, signature: str | None, output_key: str | None):
         self._loaded = loaded  # what its functions captured goes with it
         self.spec = input_spec(loaded, signature)
         inference, training = _functions(loaded, signature, self.spec)
         output = _output(inference, output_key)
-        self._graph = flatten(inference, output, updated=None, keep_gradients=keep_gradients)
+        self._graph = flatten(inference, output)
         self.weights = [each for each in self._graph.variables if each.dtype.is_floating]
         self._in_training: FlatGraph | None = None
         if training is not None and self.batch_size is None:
             with contextlib.suppress(ValueError):  # it writes in a way that cannot be told
-                self._in_training = flatten(
-                    training, output, updated=self.weights, keep_gradients=keep_gradients
-                )
+                self._in_training = flatten(training, output, self.weights)
         losses = getattr(loaded, "regularization_losses", None) or ()
         self._losses = [
-            flatten(function, 0, updated=None, keep_gradients=keep_gradients)
+            flatten(function, 0)
             for loss in losses
             for function in getattr(loss, "concrete_functions", ())
         ]
@@ -134,7 +130,8 @@ class Program:
     @property
     def resources(self) -> Any:
         """What was loaded, if more of it is needed than its graph, such as tables."""
-        return self._loaded if self._graph.resources else None
+        captured = self._graph.resources.values()
+        return self._loaded if any(each.dtype.name == "resource" for each in captured) else None
 
     def cut(self, block_of: Sequence[int]) -> None:
         """Cut it into one piece per block.
@@ -211,7 +208,7 @@ class Program:
     def is_state(self, place: int) -> bool:
         """Say whether a variable is the state of one of Keras's random generators."""
         variable = self.variables[place]
-        return variable.dtype.name == "uint32" and tuple(variable.shape) == (2,)
+        return variable.dtype.name in ("int64", "uint32") and tuple(variable.shape) == (2,)
 
     def function(self, block: int, *, training: bool) -> PieceFunction:
         """Return what a block computes; in training the same where nothing else is known."""

@@ -94,9 +94,9 @@ def _blocks_by_patterns(scopes: Sequence[str], patterns: BlockPatterns) -> dict[
 
 def _blocks_by_name(scopes: Sequence[str]) -> dict[str, str]:
     """Name the blocks where the scopes tell them; else there is one."""
-    layers = [scope.rpartition("/")[2] for scope in scopes]
     for patterns in dict.fromkeys(family.blocks for family in FAMILIES.values()):
-        named = {s: _match(layer, patterns) for s, layer in zip(scopes, layers, strict=True)}
+        # A layer inside another may be named by that one.
+        named = {s: _match(s.rpartition("/")[2], patterns) or _match(s, patterns) for s in scopes}
         if all(named.values()) and len(set(named.values())) > 1:
             return {scope: name or "" for scope, name in named.items()}
     for patterns in _GENERIC:

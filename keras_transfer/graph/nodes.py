@@ -35,6 +35,8 @@ class Node:
         Numbers in its weights.
     batch_norm : bool
         Whether it is or holds a BatchNorm.
+    whole_since : str
+        As of `Block`.
     """
 
     name: str
@@ -44,11 +46,12 @@ class Node:
     shape: tuple[int, ...] | None
     parameters: int
     batch_norm: bool
+    whole_since: str = ""
 
     @property
     def part(self) -> Block:
         """What it is of its block."""
-        return Block(self.block, (self.name,), self.parameters, self.batch_norm)
+        return Block(self.block, (self.name,), self.parameters, self.batch_norm, self.whole_since)
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class Graph:
                 shape=self._shape(operation, name) if outputs == 1 else None,
                 parameters=getattr(operation, "count_params", int)(),
                 batch_norm=holds_batch_norm(operation),
+                whole_since=getattr(operation, "whole_since", ""),
             )
 
     def _shape(self, operation: Any, name: str) -> tuple[int, ...]:

@@ -53,6 +53,7 @@ def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]
         If a name is not among them.
     """
     names = [block.name for block in blocks if block.name != HEAD]
+    why_one = next((block.whole_since for block in blocks if block.whole_since), "")
     if isinstance(train_blocks, str) and train_blocks == "all":
         return tuple(names)
     if isinstance(train_blocks, str) and train_blocks == AUTO_BLOCKS:
@@ -67,9 +68,11 @@ def select_blocks(train_blocks: Any, blocks: Sequence[Block]) -> tuple[str, ...]
             raise InvalidParameterError(
                 f"train_blocks: expected at most {len(names)}, the number of blocks below the "
                 f"readout ({', '.join(names)}). Received: {train_blocks}. Use 'all' for all."
+                f"{why_one and f' There is one, since {why_one}.'}"
             )
         return tuple(names[len(names) - n_last :])
     for name in train_blocks:
         if name not in names:
-            raise UnknownNameError("train_blocks: block", name, names, "the model")
+            owner = f"the model{why_one and f', which has one, since {why_one}'}"
+            raise UnknownNameError("train_blocks: block", name, names, owner)
     return tuple(name for name in names if name in set(train_blocks))

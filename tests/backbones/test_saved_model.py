@@ -146,8 +146,10 @@ def test_its_own_names_tell_the_blocks(tmp_path):
 def test_where_the_names_tell_nothing_there_is_one(folder):
     whole = get_backbone(f"hub:{folder}")
     assert [block.name for block in whole.list_blocks()] == ["saved_model"]
-    with pytest.raises(InvalidParameterError, match="at most 1, the number of blocks"):
+    with pytest.raises(InvalidParameterError, match=r"at most 1.*since the names.*conv0/kernel"):
         fit(whole, StructureTransfer(2))
+    with pytest.raises(UnknownNameError, match="has one, since the names of its variables"):
+        fit(whole, StructureTransfer(["conv1"]))
     assert fit(whole, StructureTransfer(1, epochs=1)).stages_[0].stage.trained == (
         "saved_model",
         "head",
@@ -158,7 +160,7 @@ def test_any_block_can_be_read(backbone):
     for readout in ("conv1", "auto"):
         ours = fit(backbone, StructureTransfer(), readout=readout)
         keras_own = fit(source(), StructureTransfer(), readout=readout)
-        assert ours.readout_.ranking[0].readout == keras_own.readout_.ranking[0].readout
+        assert ours.stages_[0].rows == keras_own.stages_[0].rows
         np.testing.assert_allclose(ours.predict_proba(X), keras_own.predict_proba(X), atol=1e-4)
 
 
@@ -265,6 +267,143 @@ def test_training_and_losses_are_passed_on_where_all_of_it_trains(tmp_path):
     assert whole["loss"][0] == pytest.approx(np.log(2) + 5, abs=1e-3)
     assert part["loss"][0] != pytest.approx(np.log(2), abs=1e-3)
     assert part["loss"][0] < 4
+
+
+class Recurrent(tf.Module):
+    """Numbers that a table renames, rows of an embedding, a loop over them, and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        draw = np.random.default_rng(0).normal
+        keys = tf.range(8, dtype=tf.int64)
+        initial = tf.lookup.KeyValueTensorInitializer(keys, 7 - keys)
+        self.table = tf.lookup.StaticHashTable(initial, 0)
+        self.rows = tf.Variable(draw(size=(8, 6)), dtype="float32", name="layer_1/rows")
+        self.cell = tf.Variable(draw(size=(6, 6)) / 3, dtype="float32", name="layer_2/cell")
+        self.kernel = tf.Variable(draw(size=(6, 6)), dtype="float32", name="layer_3/kernel")
+
+    @tf.function(autograph=False)
+    def __call__(self, inputs, training=False):
+        numbers = self.table.lookup(tf.cast(tf.abs(inputs * 3) % 8, tf.int64))
+        steps = tf.gather(self.rows, numbers)
+
+        def step(number, state):
+            return number + 1, tf.tanh(steps[:, number] + state @ self.cell)
+
+        state = tf.zeros_like(steps[:, 0])
+        _, state = tf.while_loop(lambda number, _: number < 5, step, (0, state))
+        if training:
+            state = tf.nn.dropout(state, 0.5)
+        return tf.nn.relu(state @ self.kernel)
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recurrent") / "model"
+    module = Recurrent()
+    for training in (False, True):
+        module.__call__.get_concrete_function(tf.TensorSpec((None, 5)), training=training)
+    tf.saved_model.save(module, str(path))
+    return get_backbone(f"hub:{path}"), module
+
+
+def test_tables_loops_and_embeddings_are_cut_as_all_else(recurrent, tmp_path):
+    found, module = recurrent
+    assert [block.name for block in found.list_blocks()] == ["layer_1", "layer_2", "layer_3"]
+    vectors, labels = tiny.vectors()
+    ours = TransferEncoder(found, readout="last").fit_transform(vectors)
+    np.testing.assert_allclose(ours, module(tf.constant(vectors, "float32")), atol=1e-5)
+    first = {weight.path: weight.numpy() for weight in found.load().weights}
+    for train_blocks, moved in ((1, {"layer_3"}), (2, {"layer_2", "layer_3"}), ("all", None)):
+        recipe = ParameterTransfer(train_blocks, epochs=2, learning_rate=1e-2)
+        clf = TransferClassifier(found, recipe, readout="last", random_state=0, guard=None)
+        clf.fit(vectors, labels)
+        weights = [weight for weight in clf.model_.weights if weight.path in first]
+        changed = {w.path.partition(".")[0] for w in weights if is_other(w, first)}
+        assert changed == (moved or {"layer_1", "layer_2", "layer_3"})
+    clf.save(tmp_path / "clf.keras_transfer")
+    again = keras_transfer.load(tmp_path / "clf.keras_transfer", trusted=True)
+    np.testing.assert_array_equal(again.predict_proba(vectors), clf.predict_proba(vectors))
+    clf.model_.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    served = served.serve(vectors.astype("float32"))
+    np.testing.assert_allclose(served, clf.predict_proba(vectors), atol=1e-5)
+
+
+def test_its_dropout_follows_what_trains_and_the_seed(recurrent):
+    vectors, labels = tiny.vectors()
+
+    def losses(train_blocks, seed):
+        recipe = ParameterTransfer(train_blocks, epochs=2, learning_rate=1e-9, optimizer="sgd")
+        clf = TransferClassifier(
+            recurrent[0], recipe, readout="last", random_state=seed, guard=None, validation=0.5
+        )
+        return clf.fit(vectors, labels).history_["loss"]
+
+    # The second block ends in it.
+    assert losses(2, 0) == losses(2, 0)
+    assert losses(2, 0)[0] != losses(2, 0)[1]
+    assert losses(1, 0)[0] == pytest.approx(losses(1, 0)[1], rel=1e-5)
+
+
+class Reversed(tf.Module):
+    """Has a gradient of its own, of a swish."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = tf.Variable(np.eye(5), dtype="float32", name="layer_1/kernel")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 5))], autograph=False)
+    def __call__(self, inputs):
+        return tf.nn.silu(inputs @ self.kernel)
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_gradients_are_those_of_what_it_computes(is_saved, tmp_path):
+    module = Reversed()
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=is_saved)
+    tf.saved_model.save(module, str(tmp_path / "model"), options=options)
+    model = get_backbone(f"hub:{tmp_path / 'model'}").load()
+    x = tf.random.stateless_normal((4, 5), (0, 0))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(x, training=True) ** 2)
+    ours = tape.gradient(loss, model.trainable_weights[0].value)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(module(x) ** 2)
+    np.testing.assert_allclose(ours, tape.gradient(loss, module.kernel), rtol=1e-5)
+
+
+def test_under_a_strategy_as_without(backbone, tmp_path):
+    np.savez(tmp_path / "data.npz", X=X.astype("float32"), Y=np.unique(Y, return_inverse=True)[1])
+    (tmp_path / "backbone.pickle").write_bytes(pickle.dumps(backbone))
+    code = """
+import pickle, numpy as np, tensorflow as tf, keras
+from keras_transfer import ParameterTransfer
+
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+backbone = pickle.load(open("backbone.pickle", "rb"))
+data = np.load("data.npz")
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+found = []
+for scope in (strategy.scope(), tf.device("CPU:0")):
+    keras.utils.set_random_seed(0)
+    with scope:
+        model = ParameterTransfer(batch_norm="train").build(backbone, 3)
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    first = [weight.numpy() for weight in model.weights]
+    model.fit(data["X"], data["Y"], batch_size=len(data["Y"]), epochs=3, shuffle=False, verbose=0)
+    moved = [w.path for w, a in zip(model.weights, first) if not np.array_equal(w.numpy(), a)]
+    found.append((moved, model.predict(data["X"], verbose=0)))
+assert found[0][0] == found[1][0] and any("moving" in path for path in found[0][0]), found[0][0]
+print(abs(found[0][1] - found[1][1]).max())
+"""
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True
+    )
+    # Each replica normalises its half of the batch, so that they differ, but no more than that.
+    assert float(run.stdout) < 0.05
 
 
 # === After the folder is gone ===
