@@ -27,6 +27,7 @@ _HOMES: dict[str, str] = {
     "TransferRegressor": "keras_transfer.estimators.regressor",
     "datasets": "keras_transfer.datasets",
     "errors": "keras_transfer.errors",
+    "export_backbone": "keras_transfer.persistence.reusable",
     "get_backbone": "keras_transfer.backbones.registry",
     "list_backbones": "keras_transfer.backbones.registry",
     "load": "keras_transfer.persistence.native",

@@ -26,6 +26,7 @@ PUBLIC = [
     "TransferRegressor",
     "datasets",
     "errors",
+    "export_backbone",
     "get_backbone",
     "list_backbones",
     "load",

@@ -14,15 +14,23 @@ README = Path(__file__).parents[1] / "README.md"
 def test_code_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     names: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"activations", "emoji.keras_transfer", "model.keras", "pictures"}
+    assert written == {
+        "activations",
+        "emoji.keras_transfer",
+        "lite0",
+        "model.keras",
+        "pictures",
+        "published.keras_transfer",
+    }
     labels, data, test = names["labels"], names["data"], names["test"]
     clf = names["keras_transfer"].load("emoji.keras_transfer")
     assert clf.score(data.images[test], labels[test]) > 0.4  # chance is a sixth
+    assert names["clf"].score(data.images[test], labels[test]) > 0.4  # of a SavedModel
     assert names["search"].score(data.images[test], labels[test]) > 0.4
     assert names["regressor"].score(data.images[test], names["brightness"][test]) > 0.5
 

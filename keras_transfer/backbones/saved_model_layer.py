@@ -162,7 +162,7 @@ class SavedModelBlock(keras.layers.Layer):
         # As the SavedModel has it: whether any of it may train at all.
         self.can_train = any(variable.trainable for variable in known.values())
         in_training = self._program.function(block, training=True)
-        self._seeds = keras.random.SeedGenerator(0)
+        self._seeds = [keras.random.SeedGenerator(0)] if in_training.n_seeds else []
         self._generators = []
         for place in dict.fromkeys(in_training.values):
             if self._program.is_state(place):
@@ -225,7 +225,7 @@ class SavedModelBlock(keras.layers.Layer):
     def _apply(self, function: PieceFunction, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         values = [self._value(place) for place in function.values]
         handles = [_handle(self._known[place]) for place in function.handles]
-        seeds = [tf.cast(self._seeds.next(), "int64") for _ in range(function.n_seeds)]
+        seeds = [tf.cast(self._seeds[0].next(), "int64") for _ in range(function.n_seeds)]
         return function(inputs, values, handles, seeds)
 
     def _value(self, place: int) -> Any:

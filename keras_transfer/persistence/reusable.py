@@ -47,8 +47,7 @@ def export_backbone(
     Examples
     --------
     >>> import tempfile
-    >>> from keras_transfer import get_backbone
-    >>> from keras_transfer.persistence.reusable import export_backbone
+    >>> from keras_transfer import export_backbone, get_backbone
     >>> backbone = get_backbone("MobileNetV2", weights=None, input_shape=(32, 32, 3))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_backbone(backbone, folder + "/mobile")
