@@ -16,7 +16,7 @@ INPUT = -1
 # What only asks for the sizes of a tensor: it is asked again by each piece that wants to know.
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
 # What prepares the input of the operation behind it, and belongs to that one's block.
-_PREPARES = ("Pad", "PadV2", "MirrorPad")
+_PREPARES = ("Pad", "PadV2", "MirrorPad", "SpaceToBatchND")
 
 
 class NoCutError(ValueError):

@@ -54,22 +54,24 @@ class VariableGroup(keras.layers.Layer):
 
     Parameters
     ----------
-    variables : sequence of tf.Variable
-    names : sequence of str
-        Their last parts, such as ``"kernel"``.
+    program : Program
+    members : sequence of (int, str)
+        Their places in it, and their last parts, such as ``"kernel"``.
     name : str
     """
 
-    def __init__(self, variables: Sequence[tf.Variable], names: Sequence[str], name: str):
+    def __init__(self, program: Program, members: Sequence[tuple[int, str]], name: str):
         super().__init__(name=name)
-        # Paths tell weights apart, in optimizers and tables.
         self.group = [
             keras.Variable(
-                variable.numpy(), trainable=variable.trainable, autocast=False, name=f"{name}.{own}"
+                program.weights[place].numpy(),
+                trainable=program.trainable[place],
+                autocast=False,
+                name=f"{name}.{own}",  # paths tell weights apart, in optimizers and tables
             )
-            for variable, own in zip(variables, names, strict=True)
+            for place, own in members
         ]
-        known = dict(zip(names, self.group, strict=True))
+        known = dict(zip((own for _, own in members), self.group, strict=True))
         self.is_batch_norm = all(name in known for name in STATISTICS)
         if self.is_batch_norm:
             self.moving_mean, self.moving_variance = (known[name] for name in STATISTICS)
@@ -155,8 +157,7 @@ class SavedModelBlock(keras.layers.Layer):
         self.groups = []
         known: dict[int, keras.Variable] = {}
         for scope, members in self._loaded.plan.members(block):
-            variables = [self._program.weights[place] for place, _ in members]
-            group = VariableGroup(variables, [own for _, own in members], scope)
+            group = VariableGroup(self._program, members, scope)
             self.groups.append(group)
             known.update(zip((place for place, _ in members), group.group, strict=True))
         # As the SavedModel has it: whether any of it may train at all.

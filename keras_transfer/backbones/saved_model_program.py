@@ -90,6 +90,8 @@ class Program:
         What it reads.
     weights : list of tf.Variable
         In the order in which data meets them.
+    trainable : list of bool
+        Which weights may train.
     variables : list of tf.Variable
         The weights, and what else it computes with, such as states of random generators.
     pieces : list of Piece
@@ -105,6 +107,12 @@ class Program:
         output = _output(inference, output_key)
         self._graph = flatten(inference, output)
         self.weights = [each for each in self._graph.variables if each.dtype.is_floating]
+        # What its author lets train; of a plain one, what TensorFlow does.
+        named = getattr(loaded, "trainable_variables", None)
+        self.trainable = [
+            each.trainable and (named is None or any(each is other for other in named))
+            for each in self.weights
+        ]
         self._in_training: FlatGraph | None = None
         if training is not None and self.batch_size is None:
             with contextlib.suppress(ValueError):  # it writes in a way that cannot be told
