@@ -14,6 +14,7 @@ ROWS = {
     "few_labels.py": "| composite transfer (the default) |",
     "openmoji.py": "| composite transfer |",
     "picture_files.py": "| an epoch of training |",
+    "saved_models.py": "| structure transfer, 2 blocks | SavedModel |",
     "sklearn_contract.py": "| scenario |",
 }
 # What the scripts import.

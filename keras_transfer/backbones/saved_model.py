@@ -324,10 +324,10 @@ def _read(
     """Read a SavedModel; once for all fits."""
     import tensorflow as tf
 
-    from keras_transfer.backbones.saved_model_program import Program
+    from keras_transfer.backbones.saved_model_program import Program, load_program_files
 
     try:
-        loaded = tf.saved_model.load(path)
+        loaded = load_program_files(path)
     except Exception as error:  # a broken proto or checkpoint fails in many ways
         raise FileFormatError(
             f"{path}: expected a SavedModel that TensorFlow {tf.__version__} loads. Received: one "

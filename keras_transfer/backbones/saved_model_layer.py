@@ -10,8 +10,8 @@ import tempfile
 import types
 import weakref
 import zipfile
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from keras.src.saving.serialization_lib import in_safe_mode
 
 from keras_transfer.backbones.graph_cuts import INPUT
 from keras_transfer.backbones.saved_model import PROGRAM, Plan
-from keras_transfer.backbones.saved_model_program import PieceFunction, Program
+from keras_transfer.backbones.saved_model_program import PieceFunction, Program, load_program_files
 from keras_transfer.errors import InvalidParameterError, UnsafeFileError
 
 __all__ = ["SavedModelBlock", "VariableGroup", "build_blocks", "programs_allowed"]
@@ -92,7 +92,7 @@ class LoadedProgram:
     def __init__(self, archive: bytes, plan: Plan):
         self.archive, self.plan = archive, plan
         self._folder = _unpack(archive)
-        loaded = tf.saved_model.load(self._folder.name)
+        loaded = load_program_files(self._folder.name)
         if not any(Path(self._folder.name, "assets").glob("*")):  # else an export copies them
             self._folder.cleanup()
         self.program = Program(loaded, plan.signature, plan.output_key)
@@ -101,18 +101,17 @@ class LoadedProgram:
         self.shapes: dict[int, dict[Any, list[tuple[int, ...]]]] = {}
 
 
-# Loaded once for all models of a process; gone with the last of them.
+# Loaded once for all models of a process; the last are kept for the next fit.
 _programs: weakref.WeakValueDictionary[str, LoadedProgram] = weakref.WeakValueDictionary()
+_last: deque[LoadedProgram] = deque(maxlen=2)
 
 
 def _find_program(archive: bytes, plan: Plan) -> LoadedProgram:
     digest = plan.digest(archive)
     known = _programs.get(digest)
     if known is None:
-        # In a thread of its own no strategy is in force, which would spread its variables.
-        with ThreadPoolExecutor(1) as executor:
-            known = executor.submit(LoadedProgram, archive, plan).result()
-        _programs[digest] = known
+        known = _programs[digest] = LoadedProgram(archive, plan)
+        _last.append(known)
     return known
 
 

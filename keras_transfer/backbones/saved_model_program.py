@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from keras_transfer.backbones.flat_graph import FlatGraph, call_nodes, flatten
 from keras_transfer.backbones.graph_cuts import INPUT, NoCutError, Piece, align_pieces, cut_graph
 from keras_transfer.errors import InvalidParameterError
 
-__all__ = ["PieceFunction", "Program", "functions_of", "input_spec"]
+__all__ = ["PieceFunction", "Program", "functions_of", "input_spec", "load_program_files"]
 
 
 class PieceFunction:
@@ -275,6 +276,14 @@ def _seeds(function: PieceFunction) -> list[Any]:
     import tensorflow as tf
 
     return [tf.zeros(2, "int64")] * function.n_seeds
+
+
+def load_program_files(folder: str) -> Any:
+    """Load a SavedModel, outside of any strategy, which would spread its variables."""
+    import tensorflow as tf
+
+    with ThreadPoolExecutor(1) as executor:  # strategies are in force in their own thread
+        return executor.submit(tf.saved_model.load, folder).result()
 
 
 def functions_of(loaded: Any, signature: str | None) -> list[Any]:
