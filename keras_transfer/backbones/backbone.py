@@ -34,6 +34,8 @@ __all__ = [
 MODALITIES = ("picture", "features")
 # Words for weights that are no file: the published ones, and those that a model brings with it.
 IMAGENET, AS_GIVEN = "imagenet", "as given"
+# Where the layer is defined that stands for one of KerasHub's.
+KERASHUB_LAYER = "keras_transfer.backbones.kerashub_layer"
 
 
 class Source(Protocol):
@@ -247,7 +249,7 @@ class ModelSource:
     config : str
         Keras's own JSON of the architecture.
     weights : tuple of numpy.ndarray
-        In the order of ``model.get_weights()``; read-only.
+        In the order of ``model.get_weights()``; read-only. Empty: random ones.
     digest : str
         SHA-256 over both.
     trusted : bool
@@ -291,6 +293,8 @@ class ModelSource:
 
         import keras
 
+        # Keras finds the layers of both by their names from now on.
+        from keras_transfer.backbones import kerashub_layer  # noqa: F401
         from keras_transfer.backbones.saved_model_layer import programs_allowed
 
         try:
@@ -305,14 +309,21 @@ class ModelSource:
                 f"Received one that it cannot: {error}. Decorate layers of your own with "
                 f"@keras.saving.register_keras_serializable(); replace Lambda layers."
             ) from error
-        set_weights(model, self.weights)
+        if self.weights:
+            set_weights(model, self.weights)
         return model
 
     def identity(self) -> str | None:
         """Return the digest, unless layers of the user's own say what the network does."""
+        import importlib.metadata
         import json
 
-        return self.digest if is_kerass_own(json.loads(self.config)) else None
+        if not is_kerass_own(json.loads(self.config)):
+            return None
+        if KERASHUB_LAYER not in self.config:
+            return self.digest
+        # Not the version that it was made with, which the digest tells.
+        return f"{self.digest} {importlib.metadata.version('keras-hub')}"
 
 
 def is_kerass_own(config: Any) -> bool:
@@ -321,8 +332,10 @@ def is_kerass_own(config: Any) -> bool:
     A class or function of the user's can be defined anew under its name, and do something else.
     """
     if isinstance(config, dict):
-        module = config.get("module", "keras") if "class_name" in config else "keras"
-        return str(module).split(".")[0] == "keras" and all(map(is_kerass_own, config.values()))
+        module = str(config.get("module", "keras") if "class_name" in config else "keras")
+        # What stands for a layer of KerasHub tells the version of that too.
+        is_own = module.split(".")[0] == "keras" or module == KERASHUB_LAYER
+        return is_own and all(map(is_kerass_own, config.values()))
     if isinstance(config, (list, tuple)):
         return all(map(is_kerass_own, config))
     return config is None or isinstance(config, (bool, int, float, str))

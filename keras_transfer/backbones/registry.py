@@ -17,6 +17,7 @@ from keras_transfer.backbones.backbone import (
     ModelSource,
 )
 from keras_transfer.backbones.efficientnet_lite import efficientnet_lite0_backbone
+from keras_transfer.backbones.kerashub import KERASHUB, kerashub_backbone
 from keras_transfer.backbones.old_head import without_old_head
 from keras_transfer.backbones.partition import BlockPatterns
 from keras_transfer.backbones.preprocessing import Preprocessing, as_preprocessing
@@ -163,25 +164,28 @@ def get_backbone(
     source : str, Backbone, keras.Model, fitted estimator or callable
         A registered name (see `list_backbones`); a model or fitted estimator of ours, whose weights
         are copied as they stand, or the path of its file, ``.keras`` or ``.keras_transfer``;
-        ``"hub:"`` and a TF Hub handle, the folder of a SavedModel or a ``.tar.gz`` of one; or
-        ``(input_shape) -> keras.Model``, which is taken whole. See the Notes for the old head of a
-        model.
+        ``"hub:"`` and a TF Hub handle, the folder of a SavedModel or a ``.tar.gz`` of one;
+        ``"kerashub:"`` and the name or folder of a KerasHub preset; or ``(input_shape) ->
+        keras.Model``, which is taken whole. See the Notes for the old head of a model, and for
+        presets.
     weights : str, path or None, optional
         For a registered name: the published weights (``"imagenet"``, the default), the path of a
         Keras weights file, saved with the network's old head or without, or None for random ones.
+        For a preset None alone.
     input_shape : sequence of int, optional
         Fix the input shape, without the batch.
     blocks : mapping of str to str, optional
-        For models and callables: block name to a regular expression over layer names, or several;
+        For models, presets and callables: block name to a regular expression over layer names, or
+        several;
         for SavedModels over the scopes of variables, as ``block_1_expand`` is of
         ``block_1_expand/kernel``.
     preprocessing : {"tf", "torch", "caffe", "none"} or Preprocessing, optional
         For models and callables: from RGB pixels of 0..255 to what the network was trained on;
-        None: it reads 0..255.
+        None: it reads 0..255. For presets: in place of the preset's own.
     modality : {"picture", "features"}, optional
         For models and callables: what the network reads; by default the data's shape tells.
     name : str, optional
-        For models, SavedModels and callables: the name in messages.
+        For models, SavedModels, presets and callables: the name in messages.
     signature : str, optional
         For SavedModels: which signature runs; by default the object itself where it can be called.
     output_key : str, optional
@@ -211,6 +215,13 @@ def get_backbone(
     models stay whole, such as one that ends in pooled features or in a Dense layer with relu, and
     so do subclassed models, which do not show their inside. To read all of a model, pass a function
     that returns it.
+
+    A KerasHub preset needs ``pip install 'keras-transfer[kerashub]'``. The scale and offset of its
+    ``ImageConverter`` become part of the model, and its ``image_size`` the size that pictures are
+    brought to: here by antialiased bilinear interpolation of the whole picture, where KerasHub
+    crops to the aspect ratio and does not antialias. Of a preset that has no converter pixels pass
+    as they are. The last block of a vision transformer with a class token (ViT, DeiT, DINOv2) gives
+    that token, as KerasHub's own classifiers read it; tokens of any other block are averaged.
 
     Examples
     --------
@@ -249,6 +260,18 @@ def get_backbone(
             f"get_backbone: {', '.join(odd)} belong(s) to SavedModels. Received with {source!r}. "
             f"Write {HUB}path for one."
         )
+    if isinstance(source, str) and source.startswith(KERASHUB):
+        _check_preset(source, weights, modality)
+        backbone = kerashub_backbone(
+            source.removeprefix(KERASHUB),
+            is_random=weights is None,
+            blocks=_block_patterns(blocks),
+            preprocessing=None if preprocessing is None else as_preprocessing(preprocessing),
+            name=name,
+        )
+        if input_shape is not None:
+            backbone.resolve_shape(input_shape)  # what has positions for one size takes no other
+        return backbone.with_shape(input_shape)
     if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(SAVED_SUFFIX):
         source = _read_estimator(os.fspath(source))
     elif isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".keras")):
@@ -327,6 +350,19 @@ def _check_saved(source: str, weights: Any, own: Mapping[str, Any]) -> None:
             f"get_backbone: {', '.join(odd)} do(es) not belong to a SavedModel, which tells what "
             f"it reads and brings its weights. Received with {source!r}. Set pixel_range for other "
             f"values than 0..1."
+        )
+
+
+def _check_preset(source: str, weights: Any, modality: str | None) -> None:
+    if weights is not _UNSET and weights is not None:
+        raise InvalidParameterError(
+            f"weights: expected None, for random ones, or nothing for those of the preset. "
+            f"Received: {weights!r} with {source!r}."
+        )
+    if modality not in (None, "picture"):
+        raise InvalidParameterError(
+            f"modality: expected 'picture', or nothing, of a KerasHub preset. Received: "
+            f"{modality!r} with {source!r}."
         )
 
 
@@ -438,10 +474,15 @@ def _read_estimator(path: str) -> Any:
 def _read_model(path: str) -> Any:
     import keras
 
+    # Keras finds the layer by its name from now on, in the file of a model that holds one.
+    from keras_transfer.backbones import kerashub_layer  # noqa: F401
+
     if not os.path.isfile(path):
         raise WeightsNotFoundError(f"source: expected a .keras file. Received: {path!r}, no file.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ImportError:  # of KerasHub, says what to install
+        raise
     except Exception as error:
         raise FileFormatError(
             f"source: expected a .keras file that loads in Keras's safe mode. Received: {path!r}: "

@@ -148,6 +148,8 @@ def load(
         If the file is truncated, of another kind, or of another version.
     FileNotFoundError
         If it does not exist.
+    ImportError
+        If it was fitted on a KerasHub preset, and KerasHub is not installed.
 
     Examples
     --------
@@ -156,8 +158,8 @@ def load(
     """
     import keras
 
-    # Keras finds the layer by its name from now on, in a file that holds one.
-    from keras_transfer.backbones import saved_model_layer  # noqa: F401
+    # Keras finds the layers by their names from now on, in a file that holds one.
+    from keras_transfer.backbones import kerashub_layer, saved_model_layer  # noqa: F401
 
     functions = dict(custom_objects or {})
     try:
@@ -191,7 +193,7 @@ def load(
         if str(error).startswith(os.fspath(path)):
             raise
         raise type(error)(f"{os.fspath(path)}: {error}") from None
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
+    except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError):
         raise
     except Exception as error:
         # A broken archive fails in as many ways as it has readers.

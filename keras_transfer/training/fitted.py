@@ -23,6 +23,7 @@ __all__ = ["FittedNetwork"]
 # Of inputs to answer for, so many for each one of the fit are kept: as many as a search asks for
 # again, and not all that a server ever saw.
 _KEPT_SHARE = 2
+_OURS = f"{__name__.partition('.')[0]}."
 
 
 class FittedNetwork:
@@ -148,7 +149,10 @@ class FittedNetwork:
     def __getstate__(self) -> dict[str, Any]:
         # Compiled functions do not pickle, and a backbone may be another one elsewhere.
         model = self.model
-        return {"cut": self.cut, "n_fitted": self.n_fitted, "model": model}
+        # Pickle imports a class, and Keras only knows those of ours that are imported: before it
+        # comes to the model.
+        own = [kind for kind in map(type, model.layers) if kind.__module__.startswith(_OURS)]
+        return {"layers": own, "cut": self.cut, "n_fitted": self.n_fitted, "model": model}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(None, None, state["cut"], state["n_fitted"], model=state["model"])  # type: ignore[misc]
