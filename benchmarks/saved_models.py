@@ -164,7 +164,11 @@ class HubLayer:
     def __init__(self, folder, shape, output_key):
         import tensorflow_hub
 
-        options = {"signature": "serving_default", "output_key": output_key} if output_key else {}
+        options = {}
+        loaded = tf.saved_model.load(folder)
+        if not getattr(getattr(loaded, "__call__", None), "concrete_functions", ()):  # noqa: B004
+            keys = loaded.signatures["serving_default"].structured_outputs
+            options = {"signature": "serving_default", "output_key": output_key or next(iter(keys))}
         self.layer = tensorflow_hub.KerasLayer(folder, trainable=True, **options)
         self.shape = shape
 

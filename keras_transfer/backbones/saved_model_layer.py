@@ -65,7 +65,7 @@ class VariableGroup(keras.layers.Layer):
         self.group = [
             keras.Variable(
                 program.weights[place].numpy(),
-                trainable=program.trainable[place],
+                trainable=program.may_train[place],
                 autocast=False,
                 name=f"{name}.{own}",  # paths tell weights apart, in optimizers and tables
             )

@@ -91,7 +91,7 @@ class Program:
         What it reads.
     weights : list of tf.Variable
         In the order in which data meets them.
-    trainable : list of bool
+    may_train : list of bool
         Which weights may train.
     variables : list of tf.Variable
         The weights, and what else it computes with, such as states of random generators.
@@ -110,7 +110,7 @@ class Program:
         self.weights = [each for each in self._graph.variables if each.dtype.is_floating]
         # What its author lets train; of a plain one, what TensorFlow does.
         named = getattr(loaded, "trainable_variables", None)
-        self.trainable = [
+        self.may_train = [
             each.trainable and (named is None or any(each is other for other in named))
             for each in self.weights
         ]

@@ -426,8 +426,8 @@ import pickle, sys
 import numpy as np, keras_transfer
 X = np.load("X.npy")
 for clf in (
-    keras_transfer.load("clf.keras_transfer", trusted=True),
     pickle.loads(open("clf.pickle", "rb").read()),
+    keras_transfer.load("clf.keras_transfer", trusted=True),
 ):
     np.save(sys.argv[1], clf.predict_proba(X))
     assert [block.name for block in clf.backbone_.list_blocks()] == ["conv0", "conv1", "conv2"]
