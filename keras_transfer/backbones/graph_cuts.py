@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_transfer.backbones.flat_graph import FlatGraph, node_of
 
-__all__ = ["INPUT", "NoCutError", "Piece", "align_pieces", "cut_graph"]
+__all__ = ["INPUT", "NoCutError", "Piece", "align_pieces", "cut_graph", "find_stretches"]
 
 # What stands for the graph's own input among pieces.
 INPUT = -1
@@ -122,36 +122,105 @@ def cut_graph(graph: FlatGraph, block_of: Sequence[int | None], n_blocks: int) -
     return pieces
 
 
+@dataclass(frozen=True)
+class _Data:
+    """What the nodes of a graph compute with.
+
+    Attributes
+    ----------
+    depth : dict of str to int
+        Of the nodes that compute with data: the last block that they depend on.
+    own : dict of str to int
+        The last block whose variables a node computes with, data apart; -1: none.
+    reads : dict of str to set of str
+        The nodes of data that a node reads, also if it asks for their sizes alone.
+    variables : dict of str to set of int
+        The variables that a node computes with, data apart.
+    """
+
+    depth: dict[str, int]
+    own: dict[str, int]
+    reads: dict[str, set[str]]
+    variables: dict[str, set[int]]
+
+
+def _follow_data(graph: FlatGraph, block_of: Sequence[int | None]) -> _Data:
+    places = {**graph.values, **graph.handles}
+    depth: dict[str, int] = {}
+    kinds: dict[str, int] = {}  # 0: of no data, 1: of its sizes alone, 2: of the data itself
+    reads: dict[str, set[str]] = {}
+    variables: dict[str, set[int]] = {}
+    for name, node in graph.nodes.items():
+        sources = [node_of(each) for each in node.input]
+        given = [places[each] for each in node.input if each in places]
+        kind = max([0, *(kinds.get(each, 0) for each in sources)])
+        if any(each in graph.inputs for each in node.input):
+            kind = 2
+        kinds[name] = min(kind, 1) if node.op in _SIZES else kind
+        depth[name] = max([0, *(depth.get(each, 0) for each in sources)])
+        depth[name] = max([depth[name], *(block_of[place] or 0 for place in given)])
+        variables[name], reads[name] = set(given), set()
+        for source in sources:
+            if kinds.get(source, 0) == 2:
+                reads[name].add(source)
+            else:
+                reads[name] |= reads.get(source, set())
+                variables[name] |= variables.get(source, set())
+    own = {
+        name: max([-1, *(block_of[place] or 0 for place in used)])
+        for name, used in variables.items()
+    }
+    data = {name: depth[name] for name, kind in kinds.items() if kind == 2}
+    return _Data(data, own, reads, variables)
+
+
+def find_stretches(graph: FlatGraph) -> list[int | None]:
+    """Say of each variable in which stretch it is used, between the points that all data passes.
+
+    Parameters
+    ----------
+    graph : FlatGraph
+
+    Returns
+    -------
+    list of int or None
+        One for each variable; None for one that no data meets.
+    """
+    found = _follow_data(graph, [None] * len(graph.variables))
+    names = list(found.depth)
+    position = {name: place for place, name in enumerate(names)}
+    # How far the edges reach that start before the present node; one that passes over it means
+    # that the data has another way round.
+    last_reader = list(range(len(names)))
+    for name in names:
+        for source in found.reads[name]:
+            last_reader[position[source]] = position[name]
+    stretches: list[int | None] = [None] * len(graph.variables)
+    starts = [n for n in names if any(each in graph.inputs for each in graph.nodes[n].input)]
+    reach = max((position[name] for name in starts), default=0)
+    number = 0
+    for place, name in enumerate(names):
+        for variable in found.variables[name]:
+            if stretches[variable] is None:
+                stretches[variable] = number
+        number += reach <= place
+        reach = max(reach, last_reader[place])
+    return stretches
+
+
 def _places(graph: FlatGraph, block_of: Sequence[int | None]) -> dict[str, int]:
     """Say in which block each node stands that computes with data."""
-    given = dict.fromkeys(graph.inputs, 0)
-    for name, place in (*graph.values.items(), *graph.handles.items()):
-        given[name] = block_of[place] or 0
-    depth: dict[str, int] = {}  # the last block that it depends on
-    own: dict[str, int] = {}  # the last block whose variables it computes with, data apart
-    kinds: dict[str, int] = {}  # 0: of no data, 1: of its sizes alone, 2: of the data itself
-    reads: dict[str, set[str]] = {}  # nodes of data, also by their sizes
-    for name, node in graph.nodes.items():
-        sources = [(each, node_of(each)) for each in node.input]
-        kind = max([0, *(2 if t in graph.inputs else kinds.get(n, 0) for t, n in sources)])
-        kinds[name] = min(kind, 1) if node.op in _SIZES else kind
-        depth[name] = max([0, *(given.get(t, depth.get(n, 0)) for t, n in sources)])
-        free = [(t, n) for t, n in sources if t not in graph.inputs and kinds.get(n, 0) < 2]
-        own[name] = max([-1, *(given.get(t, own.get(n, -1)) for t, n in free)])
-        reads[name] = set()
-        for _, source in sources:
-            is_data = kinds.get(source, 0) == 2
-            reads[name] |= {source} if is_data else reads.get(source, set())
-    data = {name: depth[name] for name, kind in kinds.items() if kind == 2}
+    found = _follow_data(graph, block_of)
+    data = dict(found.depth)
     readers: dict[str, set[str]] = {name: set() for name in data}
     for name in data:
-        for source in reads[name]:
+        for source in found.reads[name]:
             readers[source].add(name)
     for block in range(max(data.values(), default=0)):
         inside = [name for name, where in data.items() if where == block]
-        fixed = {name for name in inside if own[name] == block}
+        fixed = {name for name in inside if found.own[name] == block}
         if block == 0:
-            fixed |= {name for name in inside if not reads[name]}
+            fixed |= {name for name in inside if not found.reads[name]}
         for name in reversed(_behind_narrowest(inside, fixed, readers)):
             data[name] = min(data[each] for each in readers[name])
     for name in reversed(data):

@@ -344,7 +344,9 @@ def _read(
         ) from error
     shape = None if program.spec.shape.rank is None else tuple(program.spec.shape[1:])
     names = [variable.name.partition(":")[0] for variable in program.weights]
-    plan = Plan(signature, output_key, group_variables(names, blocks))
+    ranks = [len(variable.shape) for variable in program.weights]
+    groups = group_variables(names, blocks, program.stretches, ranks)
+    plan = Plan(signature, output_key, groups)
     sizes = [size or _PIXELS for size in shape or ()]
     try:
         program.cut(plan.block_of)
@@ -361,7 +363,7 @@ def _read(
         plan = replace(plan, groups=groups, whole_since=str(error))
     if len(plan.blocks) == 1 and not plan.whole_since and blocks is None:
         shown = ", ".join(names[:3])
-        reason = f"the names of its variables ({shown} ...) tell none: pass blocks= to get_backbone"
+        reason = f"neither its graph nor its variables ({shown} ...) tell more"
         plan = replace(plan, whole_since=reason)
     weights = [program.weights[place].numpy() for place in plan.order]
     source = SavedModelSource.from_parts(_without_weights(path), plan, weights)

@@ -9,7 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from keras_transfer.backbones.flat_graph import FlatGraph, call_nodes, flatten
-from keras_transfer.backbones.graph_cuts import INPUT, NoCutError, Piece, align_pieces, cut_graph
+from keras_transfer.backbones.graph_cuts import (
+    INPUT,
+    NoCutError,
+    Piece,
+    align_pieces,
+    cut_graph,
+    find_stretches,
+)
 from keras_transfer.errors import InvalidParameterError
 
 __all__ = ["PieceFunction", "Program", "functions_of", "input_spec", "load_program_files"]
@@ -130,6 +137,16 @@ class Program:
                 if not any(each is known for known in self.variables):
                     self.variables.append(each)
         self.cut([0] * len(self.weights))
+
+    @property
+    def stretches(self) -> list[int | None]:
+        """Between which points that all data passes each weight is used."""
+        found = find_stretches(self._graph)
+        by_variable = {
+            id(variable): stretch
+            for variable, stretch in zip(self._graph.variables, found, strict=True)
+        }
+        return [by_variable[id(weight)] for weight in self.weights]
 
     @property
     def batch_size(self) -> int | None:

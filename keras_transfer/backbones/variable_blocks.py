@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 
 from keras_transfer.backbones.applications import FAMILIES
-from keras_transfer.backbones.partition import BlockPatterns, check_block_names
+from keras_transfer.backbones.partition import RESERVED, BlockPatterns, check_block_names
 from keras_transfer.errors import InvalidParameterError
 
 __all__ = ["WHOLE", "VariableNames", "group_variables"]
 
-# The one block, where the scopes tell none.
+# The one block, where neither scopes nor the graph tell any.
 WHOLE = "saved_model"
 # Block, scope, and of each variable its place and its own name.
 VariableNames = tuple[str, str, tuple[tuple[int, str], ...]]
@@ -28,7 +28,10 @@ _GENERIC: tuple[BlockPatterns, ...] = (
 
 
 def group_variables(
-    names: Sequence[str], patterns: BlockPatterns | None
+    names: Sequence[str],
+    patterns: BlockPatterns | None,
+    stretches: Sequence[int | None] = (),
+    ranks: Sequence[int] = (),
 ) -> tuple[VariableNames, ...]:
     """Group variables by the layer that their scope names, and these into blocks.
 
@@ -37,8 +40,12 @@ def group_variables(
     names : sequence of str
         In the order in which data meets them, such as ``"block_1_expand/kernel"``.
     patterns : tuple of (str, str), optional
-        Over scopes; by default the blocks are told by what families of networks call them, or
-        there is one.
+        Over scopes; by default the blocks are told by what families of networks call them, or else
+        by the stretches, or there is one.
+    stretches : sequence of int or None, optional
+        Between which points that all data passes each is used.
+    ranks : sequence of int, optional
+        Of their shapes: a stretch begins a block if it learns a new map, as a kernel does.
 
     Returns
     -------
@@ -52,12 +59,19 @@ def group_variables(
         If a pattern matches nothing, or makes a name that no block can have.
     """
     scopes = [name.rpartition("/")[0] or name for name in names]
-    block_of = _blocks_by_patterns(scopes, patterns) if patterns else _blocks_by_name(scopes)
+    if patterns:
+        blocks = _blocks_by_patterns(scopes, patterns)
+    else:
+        blocks = (
+            _blocks_by_name(scopes)
+            or _blocks_by_stretch(scopes, stretches, ranks)
+            or [WHOLE] * len(scopes)
+        )
     groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
     taken: set[tuple[str, str, str]] = set()
-    for place, (name, scope) in enumerate(zip(names, scopes, strict=True)):
+    for place, (name, scope, block) in enumerate(zip(names, scopes, blocks, strict=True)):
         own = name.rpartition("/")[2]
-        key = block_of[scope], scope.replace("/", ".")
+        key = block, scope.replace("/", ".")
         numbered = own
         while (*key, numbered) in taken:  # scopes of several layers may be called alike
             numbered += "_"
@@ -72,8 +86,8 @@ def group_variables(
     )
 
 
-def _blocks_by_patterns(scopes: Sequence[str], patterns: BlockPatterns) -> dict[str, str]:
-    """Name the block of each scope by a user's patterns; what none names joins the one before."""
+def _blocks_by_patterns(scopes: Sequence[str], patterns: BlockPatterns) -> list[str]:
+    """Name the block of each variable by a user's patterns; unnamed ones join those before."""
     found: dict[str, str] = {}
     for pattern, template in patterns:
         matches = {scope: re.search(pattern, scope) for scope in scopes}
@@ -86,32 +100,55 @@ def _blocks_by_patterns(scopes: Sequence[str], patterns: BlockPatterns) -> dict[
             if match is not None:
                 found.setdefault(scope, match.expand(template))
     check_block_names(found.values())
-    first = next(found[scope] for scope in scopes if scope in found)
+    before = next(found[scope] for scope in scopes if scope in found)
     for scope in scopes:
-        first = found.setdefault(scope, first)
-    return found
+        before = found.setdefault(scope, before)
+    return [found[scope] for scope in scopes]
 
 
-def _blocks_by_name(scopes: Sequence[str]) -> dict[str, str]:
-    """Name the blocks where the scopes tell them; else there is one."""
+def _blocks_by_name(scopes: Sequence[str]) -> list[str]:
+    """Name the block of each variable where the scopes tell it; else return nothing."""
     for patterns in dict.fromkeys(family.blocks for family in FAMILIES.values()):
         # A layer inside another may be named by that one.
-        named = {s: _match(s.rpartition("/")[2], patterns) or _match(s, patterns) for s in scopes}
-        if all(named.values()) and len(set(named.values())) > 1:
-            return {scope: name or "" for scope, name in named.items()}
+        named = [_match(s.rpartition("/")[2], patterns) or _match(s, patterns) for s in scopes]
+        if len(set(named)) > 1 and all(named):
+            return [name or "" for name in named]
     for patterns in _GENERIC:
-        matched = [_match(scope, patterns) for scope in scopes]
-        places = [place for place, name in enumerate(matched) if name]
-        if len({name for name in matched if name}) < 2:
+        named = [_match(scope, patterns) for scope in scopes]
+        places = [place for place, name in enumerate(named) if name]
+        if len(set(named) - {None}) < 2 or not all(named[places[0] : places[-1] + 1]):
             continue
-        inside = matched[places[0] : places[-1] + 1]
-        if not all(inside):
-            continue
-        return {
-            scope: name or ("stem" if place < places[0] else "top")
-            for place, (scope, name) in enumerate(zip(scopes, matched, strict=True))
-        }
-    return dict.fromkeys(scopes, WHOLE)
+        return [
+            name or ("stem" if place < places[0] else "top") for place, name in enumerate(named)
+        ]
+    return []
+
+
+def _blocks_by_stretch(
+    scopes: Sequence[str], stretches: Sequence[int | None], ranks: Sequence[int]
+) -> list[str]:
+    """Make a block of each stretch with a kernel, called as its first layer is."""
+    if None in stretches:
+        return []
+    first: dict[int | None, str] = {}
+    begun: set[str] = set()
+    for scope, stretch, rank in zip(scopes, stretches, ranks, strict=False):
+        # A layer of two kernels, one after the other, is one block.
+        if rank > 1 and scope not in begun:
+            begun.add(scope)
+            first.setdefault(stretch, scope.rpartition("/")[2].replace(".", "_"))
+    if len(first) < 2:
+        return []
+    names: dict[int | None, str] = {}
+    for stretch, own in first.items():
+        numbered = (own, *(f"{own}_{number}" for number in range(1, len(first) + 1)))
+        taken = {*names.values(), *RESERVED}
+        names[stretch] = next(name for name in numbered if name not in taken)
+    blocks, before = [], next(iter(names.values()))
+    for stretch in stretches:
+        before = names.get(stretch, before)
+        blocks.append(before)
+    return blocks
 
 
 def _match(name: str, patterns: BlockPatterns) -> str | None:

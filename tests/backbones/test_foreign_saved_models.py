@@ -174,7 +174,13 @@ def test_what_is_not_read(fetch, name, options, message):
 @pytest.mark.slow  # fetches 90 MB and trains at 256 px: a minute
 def test_pictures_of_one_channel(fetch):
     folder = fetch("spots")
-    assert "conv_atrou1/kernel" in get_backbone(f"hub:{folder}").list_blocks()[0].whole_since
+    by_graph = [block.name for block in get_backbone(f"hub:{folder}").list_blocks()]
+    assert by_graph == [
+        "conv_atrou1",
+        *(f"res3{letter}_branch2a" for letter in "abcdefghijklm"),
+        *(f"up_res6{letter}_branch2a" for letter in "abc"),
+        "conv2d",
+    ]
     patterns = (
         (r"^(conv2d)$", r"\1"),
         (r"^(?:conv|bn)_?(?:atrou|maxpool)?([123])$", r"down_\1"),

@@ -5,7 +5,13 @@ import pytest
 import tensorflow as tf
 
 from keras_transfer.backbones.flat_graph import call_nodes, flatten
-from keras_transfer.backbones.graph_cuts import INPUT, NoCutError, align_pieces, cut_graph
+from keras_transfer.backbones.graph_cuts import (
+    INPUT,
+    NoCutError,
+    align_pieces,
+    cut_graph,
+    find_stretches,
+)
 
 X = tf.constant(np.random.default_rng(0).normal(size=(5, 4)), tf.float32)
 
@@ -117,6 +123,21 @@ def test_who_reads_what():
     # The sum of all three is computed where the last of them is, and one tensor goes on.
     expected = [((INPUT, 0),), ((INPUT, 0), (0, 0)), ((1, 0),)]
     assert [piece.sources for piece in pieces] == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "stretches"),
+    [
+        (chain, [0, 1, 2]),
+        (skips, [0, 0, 1]),  # the input passes over the first two
+        (normalised, [0, 1, 2]),
+        (lambda net, x: (x @ net.kernels[0] + x @ net.kernels[1]) @ net.kernels[2], [0, 0, 1]),
+    ],
+)
+def test_stretches_between_the_points_that_all_data_passes(call, stretches):
+    net = Net(call)
+    found = find_stretches(flatten(net.concrete, 0))
+    assert [found.index(each) for each in found] == [stretches.index(each) for each in stretches]
 
 
 def tied(net, x):

@@ -143,17 +143,50 @@ def test_its_own_names_tell_the_blocks(tmp_path):
     assert [(b.name, b.parameters) for b in found] == [(b.name, b.parameters) for b in keras_own]
 
 
-def test_where_the_names_tell_nothing_there_is_one(folder):
-    whole = get_backbone(f"hub:{folder}")
-    assert [block.name for block in whole.list_blocks()] == ["saved_model"]
-    with pytest.raises(InvalidParameterError, match=r"at most 1.*since the names.*conv0/kernel"):
-        fit(whole, StructureTransfer(2))
-    with pytest.raises(UnknownNameError, match="has one, since the names of its variables"):
-        fit(whole, StructureTransfer(["conv1"]))
-    assert fit(whole, StructureTransfer(1, epochs=1)).stages_[0].stage.trained == (
+def test_where_the_names_tell_nothing_the_graph_does(folder, backbone):
+    found = get_backbone(f"hub:{folder}")
+    assert found.list_blocks() == backbone.list_blocks()
+
+
+def test_where_nothing_tells_them_there_is_one(several):
+    whole = get_backbone(f"hub:{several}", output_key="mean")
+    (block,) = whole.list_blocks()
+    assert (block.name, block.whole_since) == (
         "saved_model",
-        "head",
+        "neither its graph nor its variables (Variable ...) tell more",
     )
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype("uint8")
+    labels = np.arange(12) % 2
+    one = {"guard": None, "random_state": 0, "readout": "last"}
+    with pytest.raises(InvalidParameterError, match=r"at most 1.*There is one, since neither its"):
+        TransferClassifier(whole, StructureTransfer(2), **one).fit(pictures, labels)
+    with pytest.raises(UnknownNameError, match="has one, since neither its graph"):
+        TransferClassifier(whole, StructureTransfer(["conv"]), **one).fit(pictures, labels)
+    clf = TransferClassifier(whole, StructureTransfer(1, epochs=1), **one).fit(pictures, labels)
+    assert clf.stages_[0].stage.trained == ("saved_model", "head")
+
+
+class Tied(tf.Module):
+    """The weights of the first block are those of the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = tf.Variable(np.eye(5), dtype="float32", name="layer_1/kernel")
+        self.two = tf.Variable(np.eye(5), dtype="float32", name="layer_2/kernel")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 5))])
+    def __call__(self, inputs):
+        return tf.nn.relu(inputs @ self.one) @ self.two @ self.one
+
+
+def test_what_cannot_be_cut_is_one_block_unless_blocks_are_asked_for(tmp_path):
+    tf.saved_model.save(Tied(), str(tmp_path / "model"))
+    (block,) = get_backbone(f"hub:{tmp_path / 'model'}").list_blocks()
+    assert block.whole_since == "layer_1/kernel:0 is used by several blocks"
+    with pytest.raises(
+        InvalidParameterError, match=r"layer_1, layer_2, which cannot be told apart"
+    ):
+        get_backbone(f"hub:{tmp_path / 'model'}", blocks=((r"(layer_\d)", r"\1"),))
 
 
 def test_any_block_can_be_read(backbone):
