@@ -345,7 +345,7 @@ def _read(
     shape = None if program.spec.shape.rank is None else tuple(program.spec.shape[1:])
     names = [variable.name.partition(":")[0] for variable in program.weights]
     ranks = [len(variable.shape) for variable in program.weights]
-    groups = group_variables(names, blocks, program.stretches, ranks)
+    groups = group_variables(names, blocks, program.stretches, ranks, program.updated)
     plan = Plan(signature, output_key, groups)
     sizes = [size or _PIXELS for size in shape or ()]
     try:
@@ -406,7 +406,7 @@ def _choose_output(loaded: Any, signature: str | None, output_key: str | None) -
         if output_key is not None:
             raise InvalidParameterError(
                 f"output_key: expected None for a SavedModel with one output. Received: "
-                f"{output_key!r}."
+                f"{output_key!r}. A signature may have more: {list(loaded.signatures)}."
             )
         return None
     if output_key is None and len(outputs) == 1:

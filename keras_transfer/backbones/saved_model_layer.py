@@ -24,14 +24,10 @@ from keras.src.saving.serialization_lib import in_safe_mode
 from keras_transfer.backbones.graph_cuts import INPUT
 from keras_transfer.backbones.saved_model import PROGRAM, Plan
 from keras_transfer.backbones.saved_model_program import PieceFunction, Program, load_program_files
+from keras_transfer.backbones.variable_blocks import AFFINE, STATISTICS
 from keras_transfer.errors import InvalidParameterError, UnsafeFileError
 
 __all__ = ["SavedModelBlock", "VariableGroup", "build_blocks", "programs_allowed"]
-
-# What the weights of a BatchNorm are called, in Keras and in TensorFlow's own libraries.
-STATISTICS = ("moving_mean", "moving_variance")
-_AFFINE = ("gamma", "beta")
-
 
 _is_allowed: contextvars.ContextVar[bool] = contextvars.ContextVar("_is_allowed", default=False)
 
@@ -72,10 +68,11 @@ class VariableGroup(keras.layers.Layer):
             for place, own in members
         ]
         known = dict(zip((own for _, own in members), self.group, strict=True))
-        self.is_batch_norm = all(name in known for name in STATISTICS)
-        if self.is_batch_norm:
-            self.moving_mean, self.moving_variance = (known[name] for name in STATISTICS)
-            self.gamma, self.beta = (known.get(name) for name in _AFFINE)
+        self.moving_mean, self.moving_variance = (known.get(name) for name in STATISTICS)
+        self.gamma, self.beta = (known.get(name) for name in AFFINE)
+        # Whatever else moves without a gradient is held and let go as statistics are.
+        has_statistics = self.moving_mean is not None and self.moving_variance is not None
+        self.is_batch_norm = has_statistics or any(place in program.updated for place, _ in members)
         self.built = True
 
 

@@ -149,6 +149,13 @@ class Program:
         return [by_variable[id(weight)] for weight in self.weights]
 
     @property
+    def updated(self) -> set[int]:
+        """The places of weights that move in training without a gradient."""
+        graph = self._in_training
+        moving = [] if graph is None else [id(graph.variables[place]) for place in graph.updates]
+        return {place for place, weight in enumerate(self.weights) if id(weight) in moving}
+
+    @property
     def batch_size(self) -> int | None:
         """What it is fixed to."""
         return self.spec.shape[0] if self.spec.shape.rank else None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from keras_transfer.backbones.applications import FAMILIES
 from keras_transfer.backbones.partition import RESERVED, BlockPatterns, check_block_names
 from keras_transfer.errors import InvalidParameterError
 
-__all__ = ["WHOLE", "VariableNames", "group_variables"]
+__all__ = ["AFFINE", "STATISTICS", "WHOLE", "VariableNames", "group_variables"]
 
 # The one block, where neither scopes nor the graph tell any.
 WHOLE = "saved_model"
+# What the weights of a BatchNorm are called, in Keras and in TensorFlow's own libraries.
+STATISTICS = ("moving_mean", "moving_variance")
+AFFINE = ("gamma", "beta")
 # Block, scope, and of each variable its place and its own name.
 VariableNames = tuple[str, str, tuple[tuple[int, str], ...]]
 
@@ -32,6 +35,7 @@ def group_variables(
     patterns: BlockPatterns | None,
     stretches: Sequence[int | None] = (),
     ranks: Sequence[int] = (),
+    updated: Collection[int] = (),
 ) -> tuple[VariableNames, ...]:
     """Group variables by the layer that their scope names, and these into blocks.
 
@@ -46,12 +50,15 @@ def group_variables(
         Between which points that all data passes each is used.
     ranks : sequence of int, optional
         Of their shapes: a stretch begins a block if it learns a new map, as a kernel does.
+    updated : collection of int, optional
+        The places of those that move in training without a gradient, as statistics do.
 
     Returns
     -------
     tuple of (str, str, tuple of (int, str))
         Block, scope, and of each variable its place in ``names`` and its own name; the blocks in
-        the order in which they begin.
+        the order in which they begin. The weights of a BatchNorm, which follow a policy of their
+        own, stand apart from others of their scope.
 
     Raises
     ------
@@ -67,8 +74,9 @@ def group_variables(
             or _blocks_by_stretch(scopes, stretches, ranks)
             or [WHOLE] * len(scopes)
         )
-    groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    groups: dict[tuple[str, str, bool], list[tuple[int, str]]] = {}
     taken: set[tuple[str, str, str]] = set()
+    norms = _scopes_of_norms(names, scopes)
     for place, (name, scope, block) in enumerate(zip(names, scopes, blocks, strict=True)):
         own = name.rpartition("/")[2]
         key = block, scope.replace("/", ".")
@@ -76,14 +84,22 @@ def group_variables(
         while (*key, numbered) in taken:  # scopes of several layers may be called alike
             numbered += "_"
         taken.add((*key, numbered))
-        groups.setdefault(key, []).append((place, numbered))
-    order = list(dict.fromkeys(block for block, _ in groups))
+        is_of_norm = place in updated or (scope in norms and own in (*STATISTICS, *AFFINE))
+        groups.setdefault((*key, is_of_norm), []).append((place, numbered))
+    order = list(dict.fromkeys(block for block, _, _ in groups))
     return tuple(
         (block, scope, tuple(members))
         for wanted in order
-        for (block, scope), members in groups.items()
+        for (block, scope, _), members in groups.items()
         if block == wanted
     )
+
+
+def _scopes_of_norms(names: Sequence[str], scopes: Sequence[str]) -> set[str]:
+    own: dict[str, set[str]] = {}
+    for name, scope in zip(names, scopes, strict=True):
+        own.setdefault(scope, set()).add(name.rpartition("/")[2])
+    return {scope for scope, found in own.items() if found.issuperset(STATISTICS)}
 
 
 def _blocks_by_patterns(scopes: Sequence[str], patterns: BlockPatterns) -> list[str]:

@@ -170,6 +170,8 @@ def has_fresh_batch_norm(layers: Iterable[Any]) -> bool:
     frozen it would run without any normalisation.
     """
     norms = [inner for layer in layers for inner in leaf_layers(layer) if is_batch_norm(inner)]
+    # Statistics inside a SavedModel may go by other names.
+    norms = [norm for norm in norms if norm.moving_mean is not None]
     return bool(norms) and all(
         bool(np.all(norm.moving_mean.numpy() == 0))
         and bool(np.all(norm.moving_variance.numpy() == 1))

@@ -132,6 +132,58 @@ def is_other(weight, first):
     return not np.array_equal(weight.numpy(), first[weight.path])
 
 
+class ByHand(tf.Module):
+    """A kernel and a BatchNorm in one scope, and statistics of another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = []
+        for scope in ("block_1", "block_2"):
+            with tf.name_scope(scope):
+                kernel = np.random.default_rng(0).normal(size=(5, 5))
+                gamma = tf.Variable(np.full(5, 1.5), dtype="float32", name="gamma")
+                mean = tf.Variable(np.full(5, 0.1), dtype="float32", name="moving_mean")
+                variance = tf.Variable(np.full(5, 2), dtype="float32", name="moving_variance")
+                average = tf.Variable(np.zeros(5), dtype="float32", name="average")
+                kernel = tf.Variable(kernel, dtype="float32", name="kernel")
+                self.layers.append([kernel, gamma, mean, variance, average])
+
+    @tf.function
+    def __call__(self, x, training=False):
+        for kernel, gamma, mean, variance, average in self.layers:
+            x = x @ kernel
+            if training:
+                mean.assign_sub(0.1 * (mean - tf.reduce_mean(x, axis=0)))
+                variance.assign_add(0.1 * (tf.math.reduce_variance(x, axis=0) - variance))
+                average.assign(0.5 * average + 0.5 * tf.reduce_max(x, axis=0))
+            x = tf.nn.relu((x - mean) * gamma * tf.math.rsqrt(variance) + average)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("frozen", {"kernel"}),
+        ("affine", {"kernel", "gamma"}),
+        ("train", {"kernel", "gamma", "moving_mean", "moving_variance", "average"}),
+    ],
+)
+def test_a_policy_is_for_statistics_whatever_they_are_called(policy, expected, tmp_path):
+    module = ByHand()
+    for training in (False, True):
+        module.__call__.get_concrete_function(tf.TensorSpec((None, 5)), training=training)
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    found = get_backbone(f"hub:{tmp_path / 'model'}")
+    vectors, labels = tiny.vectors()
+    recipe = ParameterTransfer(1, epochs=2, learning_rate=1e-2, batch_norm=policy)
+    clf = TransferClassifier(found, recipe, readout="last", random_state=0, guard=None)
+    clf.fit(vectors, labels)
+    first = {weight.path: weight.numpy() for weight in found.load().weights}
+    weights = [weight for weight in clf.model_.weights if weight.path in first]
+    moved = {weight.path for weight in weights if is_other(weight, first)}
+    assert moved == {f"block_2.{name}" for name in expected}
+
+
 # === What there is of it ===
 
 

@@ -61,6 +61,17 @@ def test_patterns_come_first_and_what_none_names_joins_the_one_before():
         blocks(names, (("dense", "x"),))
 
 
+def test_the_weights_of_a_batch_norm_stand_apart_in_their_scope():
+    names = [f"block_1/{own}" for own in ("kernel", "gamma", "moving_mean", "moving_variance")]
+    found = group_variables([*names, "block_2/kernel", "block_2/count"], None, updated={5})
+    assert [[own for _, own in members] for _, _, members in found] == [
+        ["kernel"],
+        ["gamma", "moving_mean", "moving_variance"],
+        ["kernel"],
+        ["count"],
+    ]
+
+
 def test_variables_of_one_name_are_told_apart():
     ((_, _, members),) = group_variables(["layer/w", "layer/w", "layer/w"], None)
     assert members == ((0, "w"), (1, "w_"), (2, "w__"))
