@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FlatGraph", "call_nodes", "flatten", "node_of", "read_by"]
+__all__ = ["FlatGraph", "GraphError", "call_nodes", "flatten", "node_of", "read_by"]
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # What is done with a variable by its handle, and the same with its value.
@@ -21,6 +21,10 @@ _RANDOM = {
     "RandomStandardNormal": "StatelessRandomNormal",
     "TruncatedNormal": "StatelessTruncatedNormal",
 }
+
+
+class GraphError(ValueError):
+    """A graph that cannot be read or cut. The message goes on after "since"."""
 
 
 @dataclass
@@ -76,8 +80,8 @@ def flatten(function: Any, output: int, updated: Sequence[Any] | None = None) ->
     output : int
         Which of what it puts out.
     updated : sequence of tf.Variable, optional
-        What becomes of these is put out, and of whole numbers that the output depends on, such as
-        the states of random generators; None: what is written is lost.
+        What becomes of these is put out, and of those that the output depends on, such as the
+        states of random generators; None: what is written is lost.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def flatten(function: Any, output: int, updated: Sequence[Any] | None = None) ->
 
     Raises
     ------
-    ValueError
+    GraphError
         If it writes a variable in a way that cannot be told from its graph.
     """
     graph_def = function.graph.as_graph_def()
@@ -97,6 +101,8 @@ def flatten(function: Any, output: int, updated: Sequence[Any] | None = None) ->
     known = {id(variable.handle): variable for variable in function.graph.variables}
     variables = {name: known[id(value)] for name, value in captured.items() if id(value) in known}
     pure = _Pure(inlined, variables, rename(function.outputs[output].name), updated)
+    if pure.handles and _ASSIGN.keys() & _operations_inside(pure.nodes.values(), graph_def.library):
+        raise GraphError("it writes variables inside of loops or branches")
     dropped = ["_class", "_output_shapes", "_gradient_op_type"]
     for node in pure.nodes.values():
         node.device = ""
@@ -115,6 +121,22 @@ def flatten(function: Any, output: int, updated: Sequence[Any] | None = None) ->
         seeds=pure.seeds,
         resources=resources,
     )
+
+
+def _operations_inside(nodes: Iterable[Any], library: Any) -> set[str]:
+    """Return the kinds of operations in the bodies of loops and branches."""
+    bodies = {each.signature.name: each.node_def for each in library.function}
+    kinds: set[str] = set()
+    known: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        for value in waiting.pop().attr.values():
+            for function in (value.func, *value.list.func):
+                if function.name in bodies and function.name not in known:
+                    known.add(function.name)
+                    kinds |= {node.op for node in bodies[function.name]}
+                    waiting += bodies[function.name]
+    return kinds
 
 
 def node_of(tensor: str) -> str:
@@ -322,7 +344,7 @@ class _Pure:
 
     def _write(self, node: Any, handle: str, value: str) -> None:
         if handle in self._written:
-            raise ValueError(f"{handle} is written twice")
+            raise GraphError(f"it writes {self._variables[handle].name} twice")
         self._written[handle] = node.name
         kind = _ASSIGN[node.op]
         if kind is None:
@@ -344,9 +366,8 @@ class _Pure:
 
     def _is_kept(self, handle: str, updated: Sequence[Any], read: set[str]) -> bool:
         variable = self._variables[handle]
-        if variable.dtype.is_floating:
-            return any(variable is each for each in updated)
-        return _value(handle) in read
+        is_read = bool({_value(handle), f"{handle}:0"} & read)
+        return is_read or any(variable is each for each in updated)
 
     def _comes_after(self, node: str, handle: str) -> bool:
         """Say whether a node runs behind the one that writes, by what it reads or waits for."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keras_transfer.backbones.flat_graph import FlatGraph, node_of
+from keras_transfer.backbones.flat_graph import FlatGraph, GraphError, node_of
 
-__all__ = ["INPUT", "NoCutError", "Piece", "align_pieces", "cut_graph", "find_stretches"]
+__all__ = ["INPUT", "Piece", "align_pieces", "cut_graph", "find_stretches"]
 
 # What stands for the graph's own input among pieces.
 INPUT = -1
@@ -17,10 +17,6 @@ INPUT = -1
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")
 # What prepares the input of the operation behind it, and belongs to that one's block.
 _PREPARES = ("Pad", "PadV2", "MirrorPad", "SpaceToBatchND")
-
-
-class NoCutError(ValueError):
-    """A graph that cannot be cut between blocks. The message goes on after "since"."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,12 @@ def cut_graph(graph: FlatGraph, block_of: Sequence[int | None], n_blocks: int) -
 
     Raises
     ------
-    NoCutError
+    GraphError
         If the variables of a block are used in another block too.
     """
     data = _places(graph, block_of)
     if data.get(node_of(graph.output)) != n_blocks - 1:
-        raise NoCutError("its output does not depend on its last block")
+        raise GraphError("its output does not depend on its last block")
     parts = []
     for block in range(n_blocks):
         updates = {place: new for place, new in graph.updates.items() if block_of[place] == block}
@@ -92,7 +88,7 @@ def cut_graph(graph: FlatGraph, block_of: Sequence[int | None], n_blocks: int) -
     pieces = []
     for block, (nodes, reads) in enumerate(parts):
         if not reads:
-            raise NoCutError("one of its blocks reads no data")
+            raise GraphError("one of its blocks reads no data")
         used = {each for name in nodes for each in graph.nodes[name].input} | set(gives[block])
         states = {p for name, p in graph.values.items() if name in used and block_of[p] is None}
         updates = {
@@ -279,7 +275,7 @@ def _closure(
         if name in found:
             continue
         if data.get(name, block) != block:
-            raise NoCutError("a block's variables follow what later blocks compute")
+            raise GraphError("a block's variables follow what later blocks compute")
         found.add(name)
         for tensor in graph.nodes[name].input:
             source = node_of(tensor)
@@ -298,11 +294,11 @@ def _check_variables(
     updated = Counter(place for piece in pieces for place in piece.updates)
     for place in graph.updates:
         if updated[place] != 1:
-            raise NoCutError(f"{graph.variables[place].name} is written by several blocks, or none")
+            raise GraphError(f"{graph.variables[place].name} is written by several blocks, or none")
     for number, piece in enumerate(pieces):
         for place in (*piece.values.values(), *piece.handles.values()):
             if block_of[place] not in (None, number):
-                raise NoCutError(f"{graph.variables[place].name} is used by several blocks")
+                raise GraphError(f"{graph.variables[place].name} is used by several blocks")
 
 
 def align_pieces(pieces: Sequence[Piece], model: Sequence[Piece]) -> list[Piece]:
@@ -321,7 +317,7 @@ def align_pieces(pieces: Sequence[Piece], model: Sequence[Piece]) -> list[Piece]
 
     Raises
     ------
-    NoCutError
+    GraphError
         If other data goes between their blocks.
     """
     new_place: dict[tuple[int, int], int] = {}
@@ -333,7 +329,7 @@ def align_pieces(pieces: Sequence[Piece], model: Sequence[Piece]) -> list[Piece]
             wanted = _readers(model, (number, place))
             free = [p for p, by in enumerate(readers) if by == wanted and p not in order]
             if not free or len(piece.gives) != len(like.gives):
-                raise NoCutError("in training it hands other data from block to block")
+                raise GraphError("in training it hands other data from block to block")
             order.append(free[0])
         new_place.update({(number, old): new for new, old in enumerate(order)})
         gives.append(tuple(piece.gives[old] for old in order))
@@ -344,7 +340,7 @@ def align_pieces(pieces: Sequence[Piece], model: Sequence[Piece]) -> list[Piece]
             for (block, place), tensor in zip(piece.sources, piece.reads, strict=True)
         }
         if set(read) != set(like.sources):
-            raise NoCutError("in training it hands other data from block to block")
+            raise GraphError("in training it hands other data from block to block")
         reads = tuple(read[source] for source in like.sources)
         aligned.append(replace(piece, reads=reads, sources=like.sources, gives=given))
     return aligned

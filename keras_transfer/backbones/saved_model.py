@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.backbones.backbone import AS_GIVEN, Backbone, file_identity
-from keras_transfer.backbones.graph_cuts import NoCutError
+from keras_transfer.backbones.flat_graph import GraphError
 from keras_transfer.backbones.partition import OURS, BlockPatterns
 from keras_transfer.backbones.preprocessing import Preprocessing
 from keras_transfer.backbones.variable_blocks import WHOLE, VariableNames, group_variables
@@ -337,10 +337,10 @@ def _read(
     output_key = _choose_output(loaded, signature, output_key)
     try:
         program = Program(loaded, signature, output_key)
-    except NoCutError as error:
+    except GraphError as error:
         raise InvalidParameterError(
-            f"source: expected a SavedModel that computes something of what it reads. Received: "
-            f"{path!r}, where {error}."
+            f"source: expected a SavedModel that computes something of what it reads, and nothing "
+            f"else. Received: {path!r}, which is none, since {error}."
         ) from error
     shape = None if program.spec.shape.rank is None else tuple(program.spec.shape[1:])
     names = [variable.name.partition(":")[0] for variable in program.weights]
@@ -352,7 +352,7 @@ def _read(
         program.cut(plan.block_of)
         if len(plan.blocks) > 1:
             program.check(sizes)
-    except NoCutError as error:
+    except GraphError as error:
         if blocks is not None:
             raise InvalidParameterError(
                 f"blocks: expected blocks that data passes one after the other. Received: "

@@ -61,7 +61,7 @@ class VariableGroup(keras.layers.Layer):
         self.group = [
             keras.Variable(
                 program.weights[place].numpy(),
-                trainable=program.may_train[place],
+                trainable=program.may_train[place] and own not in STATISTICS,
                 autocast=False,
                 name=f"{name}.{own}",  # paths tell weights apart, in optimizers and tables
             )
@@ -73,6 +73,7 @@ class VariableGroup(keras.layers.Layer):
         # Whatever else moves without a gradient is held and let go as statistics are.
         has_statistics = self.moving_mean is not None and self.moving_variance is not None
         self.is_batch_norm = has_statistics or any(place in program.updated for place, _ in members)
+        self.can_move = program.has_training
         self.built = True
 
 

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from keras_transfer.backbones.flat_graph import FlatGraph, call_nodes, flatten
+from keras_transfer.backbones.flat_graph import FlatGraph, GraphError, call_nodes, flatten
 from keras_transfer.backbones.graph_cuts import (
     INPUT,
-    NoCutError,
     Piece,
     align_pieces,
     cut_graph,
@@ -115,45 +114,52 @@ class Program:
         output = _output(inference, output_key)
         self._graph = flatten(inference, output)
         self.weights = [each for each in self._graph.variables if each.dtype.is_floating]
+        self._in_training: FlatGraph | None = None
+        if training is not None and self.batch_size is None:
+            with contextlib.suppress(GraphError):  # it writes in a way that cannot be told
+                self._in_training = flatten(training, output, self.weights)
+        self.variables = list(self.weights)
+        for graph in (self._graph, self._in_training):
+            for each in [] if graph is None else graph.variables:
+                if not any(each is known for known in self.variables):
+                    self.variables.append(each)
+        # Some are of training alone, such as the vectors of a spectral normalisation.
+        self.variables.sort(key=lambda variable: not variable.dtype.is_floating)
+        self.weights = [each for each in self.variables if each.dtype.is_floating]
         # What its author lets train; of a plain one, what TensorFlow does.
         named = getattr(loaded, "trainable_variables", None)
         self.may_train = [
             each.trainable and (named is None or any(each is other for other in named))
             for each in self.weights
         ]
-        self._in_training: FlatGraph | None = None
-        if training is not None and self.batch_size is None:
-            with contextlib.suppress(ValueError):  # it writes in a way that cannot be told
-                self._in_training = flatten(training, output, self.weights)
         losses = getattr(loaded, "regularization_losses", None) or ()
         self._losses = [
             flatten(function, 0)
             for loss in losses
             for function in getattr(loss, "concrete_functions", ())
         ]
-        self.variables = list(self.weights)
-        for graph in (self._graph, self._in_training):
-            for each in [] if graph is None else graph.variables:
-                if not any(each is known for known in self.variables):
-                    self.variables.append(each)
         self.cut([0] * len(self.weights))
 
     @property
     def stretches(self) -> list[int | None]:
-        """Between which points that all data passes each weight is used."""
+        """Between which points that all data passes each weight is used; None: training alone."""
         found = find_stretches(self._graph)
         by_variable = {
             id(variable): stretch
             for variable, stretch in zip(self._graph.variables, found, strict=True)
         }
-        return [by_variable[id(weight)] for weight in self.weights]
+        return [by_variable.get(id(weight)) for weight in self.weights]
 
     @property
     def updated(self) -> set[int]:
-        """The places of weights that move in training without a gradient."""
+        """The places of weights that move in training without a gradient, and do not train."""
         graph = self._in_training
         moving = [] if graph is None else [id(graph.variables[place]) for place in graph.updates]
-        return {place for place, weight in enumerate(self.weights) if id(weight) in moving}
+        return {
+            place
+            for place, weight in enumerate(self.weights)
+            if id(weight) in moving and not self.may_train[place]
+        }
 
     @property
     def batch_size(self) -> int | None:
@@ -176,12 +182,12 @@ class Program:
 
         Raises
         ------
-        NoCutError
+        GraphError
             If it cannot be cut there.
         """
         n_blocks = max(block_of, default=0) + 1
         if n_blocks > 1 and self.batch_size is not None:
-            raise NoCutError(f"it takes batches of {self.batch_size} and no others")
+            raise GraphError(f"it takes batches of {self.batch_size} and no others")
         blocks: list[int | None] = [*block_of]
         blocks += [None] * (len(self.variables) - len(blocks))
         places = self._places(self._graph)
@@ -203,7 +209,7 @@ class Program:
         try:
             pieces = cut_graph(graph, [blocks[each] for each in places], n_blocks)
             pieces = align_pieces(pieces, self.pieces)
-        except NoCutError:
+        except GraphError:
             return None
         written = {places[each] for each in graph.updates}
         if any(each >= len(self.weights) and not self.is_state(each) for each in written):
@@ -216,7 +222,7 @@ class Program:
         if len(known) < len(loss.variables) or not found:
             return  # on what the output does not depend on
         if len(found) > 1:
-            raise NoCutError("one of its losses is on the weights of several blocks")
+            raise GraphError("one of its losses is on the weights of several blocks")
         (block,) = found
         piece = Piece(
             nodes=tuple(loss.nodes.values()),
@@ -267,7 +273,7 @@ class Program:
             outputs = function.trace(inputs, self.variables)
             made.append([tf.TensorSpec(each.shape, each.dtype) for each in outputs])
         if not all(each.dtype.is_floating for outputs in made[:-1] for each in outputs):
-            raise NoCutError("something else than data goes from block to block")
+            raise GraphError("something else than data goes from block to block")
         return [[each.dtype for each in outputs] for outputs in made]
 
     def check(self, shape: Sequence[int]) -> None:
@@ -280,7 +286,7 @@ class Program:
 
         Raises
         ------
-        NoCutError
+        GraphError
         """
         import tensorflow as tf
 
@@ -293,7 +299,7 @@ class Program:
                 handles = [self.variables[each].handle for each in function.handles]
                 made.append(function(inputs, values, handles, _seeds(function))[0])
                 if any(len(each.shape) == 0 or len(each) != count for each in made[-1]):
-                    raise NoCutError("something else than data goes from block to block")
+                    raise GraphError("something else than data goes from block to block")
 
 
 def _seeds(function: PieceFunction) -> list[Any]:

@@ -33,7 +33,7 @@ _GENERIC: tuple[BlockPatterns, ...] = (
 def group_variables(
     names: Sequence[str],
     patterns: BlockPatterns | None,
-    stretches: Sequence[int | None] = (),
+    stretches: Sequence[int | None] | None = None,
     ranks: Sequence[int] = (),
     updated: Collection[int] = (),
 ) -> tuple[VariableNames, ...]:
@@ -47,7 +47,7 @@ def group_variables(
         Over scopes; by default the blocks are told by what families of networks call them, or else
         by the stretches, or there is one.
     stretches : sequence of int or None, optional
-        Between which points that all data passes each is used.
+        Between which points that all data passes each is used; None joins others of its scope.
     ranks : sequence of int, optional
         Of their shapes: a stretch begins a block if it learns a new map, as a kernel does.
     updated : collection of int, optional
@@ -71,7 +71,7 @@ def group_variables(
     else:
         blocks = (
             _blocks_by_name(scopes)
-            or _blocks_by_stretch(scopes, stretches, ranks)
+            or _blocks_by_stretch(scopes, stretches or [None] * len(scopes), ranks)
             or [WHOLE] * len(scopes)
         )
     groups: dict[tuple[str, str, bool], list[tuple[int, str]]] = {}
@@ -144,13 +144,11 @@ def _blocks_by_stretch(
     scopes: Sequence[str], stretches: Sequence[int | None], ranks: Sequence[int]
 ) -> list[str]:
     """Make a block of each stretch with a kernel, called as its first layer is."""
-    if None in stretches:
-        return []
     first: dict[int | None, str] = {}
     begun: set[str] = set()
     for scope, stretch, rank in zip(scopes, stretches, ranks, strict=False):
         # A layer of two kernels, one after the other, is one block.
-        if rank > 1 and scope not in begun:
+        if rank > 1 and stretch is not None and scope not in begun:
             begun.add(scope)
             first.setdefault(stretch, scope.rpartition("/")[2].replace(".", "_"))
     if len(first) < 2:
@@ -161,8 +159,10 @@ def _blocks_by_stretch(
         taken = {*names.values(), *RESERVED}
         names[stretch] = next(name for name in numbered if name not in taken)
     blocks, before = [], next(iter(names.values()))
-    for stretch in stretches:
-        before = names.get(stretch, before)
+    of_scope: dict[str, str] = {}
+    for scope, stretch in zip(scopes, stretches, strict=True):
+        before = names.get(stretch, before) if stretch is not None else of_scope.get(scope, before)
+        of_scope.setdefault(scope, before)
         blocks.append(before)
     return blocks
 

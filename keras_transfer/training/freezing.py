@@ -69,11 +69,19 @@ def freeze_for(model: Any, blocks: Sequence[Block], stage: Stage) -> Iterator[No
 
 
 def _check_trainable(model: Any, blocks: Sequence[Block], stage: Stage) -> None:
-    """Refuse a stage whose blocks of a SavedModel have nothing that trains."""
+    """Refuse what the blocks of a SavedModel cannot do."""
     known: dict[str, bool] = {}
     for layer, block in layers_by_block(model, blocks):
-        if block in stage.trained and hasattr(layer, "can_train"):
-            known[block] = known.get(block, False) or layer.can_train
+        if block not in stage.trained or not hasattr(layer, "can_train"):
+            continue
+        known[block] = known.get(block, False) or layer.can_train
+        norms = [inner for inner in leaf_layers(layer) if is_batch_norm(inner)]
+        if stage.batch_norm == "train" and not all(norm.can_move for norm in norms):
+            raise InvalidParameterError(
+                f"batch_norm: expected 'affine' or 'frozen' for a SavedModel that has no function "
+                f"of training with which statistics would move. Received: 'train', and block "
+                f"{block!r}."
+            )
     if known and not any(known.values()):
         raise InvalidParameterError(
             f"train_blocks: expected blocks with weights that train. Received: "
@@ -170,8 +178,8 @@ def has_fresh_batch_norm(layers: Iterable[Any]) -> bool:
     frozen it would run without any normalisation.
     """
     norms = [inner for layer in layers for inner in leaf_layers(layer) if is_batch_norm(inner)]
-    # Statistics inside a SavedModel may go by other names.
-    norms = [norm for norm in norms if norm.moving_mean is not None]
+    # Statistics inside a SavedModel may go by other names, or be there for good.
+    norms = [n for n in norms if n.moving_mean is not None and getattr(n, "can_move", True)]
     return bool(norms) and all(
         bool(np.all(norm.moving_mean.numpy() == 0))
         and bool(np.all(norm.moving_variance.numpy() == 1))

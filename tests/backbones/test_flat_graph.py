@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_transfer.backbones.flat_graph import call_nodes, flatten
+from keras_transfer.backbones.flat_graph import GraphError, call_nodes, flatten
 
 
 class Nested(tf.Module):
@@ -126,7 +126,27 @@ class Twice(tf.Module):
 
 def test_what_is_written_twice_cannot_be_told():
     module = Twice()
-    with pytest.raises(ValueError, match="written twice"):
+    with pytest.raises(GraphError, match="it writes Variable:0 twice"):
+        flatten(module.__call__.get_concrete_function(), 0)
+
+
+class Branching(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean = tf.Variable(1.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3))], autograph=False)
+    def __call__(self, x):
+        def write():
+            with tf.control_dependencies([self.mean.assign(2.0)]):
+                return x * 1.0
+
+        return tf.cond(tf.reduce_sum(x) > 0, write, lambda: x * self.mean)
+
+
+def test_what_is_written_in_a_branch_cannot_be_told():
+    module = Branching()
+    with pytest.raises(GraphError, match="inside of loops or branches"):
         flatten(module.__call__.get_concrete_function(), 0)
 
 

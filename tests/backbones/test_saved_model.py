@@ -144,7 +144,7 @@ class ByHand(tf.Module):
                 gamma = tf.Variable(np.full(5, 1.5), dtype="float32", name="gamma")
                 mean = tf.Variable(np.full(5, 0.1), dtype="float32", name="moving_mean")
                 variance = tf.Variable(np.full(5, 2), dtype="float32", name="moving_variance")
-                average = tf.Variable(np.zeros(5), dtype="float32", name="average")
+                average = tf.Variable(np.zeros(5), False, dtype="float32", name="average")
                 kernel = tf.Variable(kernel, dtype="float32", name="kernel")
                 self.layers.append([kernel, gamma, mean, variance, average])
 
@@ -274,6 +274,12 @@ def test_of_model_export(exported, backbone):
     )
     by_name = get_backbone(f"hub:{exported}", signature="serve", pixel_range=(0, 255))
     np.testing.assert_array_equal(TransferEncoder(by_name, readout="last").fit_transform(X), ours)
+
+
+def test_statistics_that_cannot_move_are_not_said_to(exported):
+    found = get_backbone(f"hub:{exported}", pixel_range=(0, 255))
+    with pytest.raises(InvalidParameterError, match=r"no function of training.*block 'conv2'"):
+        fit(found, ParameterTransfer(1, epochs=1, batch_norm="train"))
 
 
 def test_an_archive(folder, backbone, tmp_path):
@@ -553,6 +559,24 @@ class TwoInputs(tf.Module):
         return one + other
 
 
+class Writes(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean = tf.Variable(1.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3))])
+    def __call__(self, x):
+        self.mean.assign(2.0)
+        self.mean.assign(3.0)
+        return x * self.mean
+
+
+class Constant(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec((None, 3))])
+    def __call__(self, x):
+        return tf.zeros((4, 4))
+
+
 class Strings(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
     def __call__(self, texts):
@@ -569,6 +593,8 @@ class Sequences(tf.Module):
     ("module", "message"),
     [
         (TwoInputs, "a function of one tensor"),
+        (Writes, r"which is none, since it writes Variable:0 twice"),
+        (Constant, "since its output does not depend on"),
         (Strings, "which reads strings"),
         (Sequences, r"which reads inputs of shape \(5, 2\)"),
         (tf.Module, "with neither"),
