@@ -337,22 +337,33 @@ def _read(
     output_key = _choose_output(loaded, signature, output_key)
     try:
         program = Program(loaded, signature, output_key)
+        plan = _make_plan(program, signature, output_key, blocks)
     except GraphError as error:
         raise InvalidParameterError(
             f"source: expected a SavedModel that computes something of what it reads, and nothing "
             f"else. Received: {path!r}, which is none, since {error}."
         ) from error
+    weights = [program.weights[place].numpy() for place in plan.order]
+    source = SavedModelSource.from_parts(_without_weights(path), plan, weights)
     shape = None if program.spec.shape.rank is None else tuple(program.spec.shape[1:])
+    return source, shape, program.spec.dtype
+
+
+def _make_plan(
+    program: Any, signature: str | None, output_key: str | None, blocks: BlockPatterns | None
+) -> Plan:
+    """Group the variables into blocks, and make sure that the program is cut there."""
     names = [variable.name.partition(":")[0] for variable in program.weights]
     ranks = [len(variable.shape) for variable in program.weights]
     groups = group_variables(names, blocks, program.stretches, ranks, program.updated)
     plan = Plan(signature, output_key, groups)
-    sizes = [size or _PIXELS for size in shape or ()]
     try:
         program.cut(plan.block_of)
         if len(plan.blocks) > 1:
-            program.check(sizes)
+            program.check([size or _PIXELS for size in program.spec.shape[1:]])
     except GraphError as error:
+        if len(plan.blocks) < 2:
+            raise
         if blocks is not None:
             raise InvalidParameterError(
                 f"blocks: expected blocks that data passes one after the other. Received: "
@@ -361,13 +372,13 @@ def _read(
             ) from error
         groups = tuple((WHOLE, scope, members) for _, scope, members in plan.groups)
         plan = replace(plan, groups=groups, whole_since=str(error))
+        program.cut(plan.block_of)
     if len(plan.blocks) == 1 and not plan.whole_since and blocks is None:
         shown = ", ".join(names[:3])
-        reason = f"neither its graph nor its variables ({shown} ...) tell more"
-        plan = replace(plan, whole_since=reason)
-    weights = [program.weights[place].numpy() for place in plan.order]
-    source = SavedModelSource.from_parts(_without_weights(path), plan, weights)
-    return source, shape, program.spec.dtype
+        plan = replace(
+            plan, whole_since=f"neither its graph nor its variables ({shown} ...) tell more"
+        )
+    return plan
 
 
 def _choose_signature(loaded: Any, signature: str | None) -> str | None:

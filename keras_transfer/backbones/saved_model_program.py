@@ -80,7 +80,7 @@ class PieceFunction:
 
 
 class Program:
-    """What a SavedModel computes.
+    """What a SavedModel computes; nothing until it is cut.
 
     Parameters
     ----------
@@ -138,7 +138,6 @@ class Program:
             for loss in losses
             for function in getattr(loss, "concrete_functions", ())
         ]
-        self.cut([0] * len(self.weights))
 
     @property
     def stretches(self) -> list[int | None]:
@@ -196,7 +195,7 @@ class Program:
         self.dtypes = self._find_dtypes()
         self._losses_of: list[list[PieceFunction]] = [[] for _ in range(n_blocks)]
         for loss in self._losses:
-            self._place_loss(loss, blocks, n_blocks)
+            self._place_loss(loss, blocks)
         self._training_functions = self._cut_training(blocks, n_blocks)
 
     def _cut_training(
@@ -216,8 +215,8 @@ class Program:
             return None  # counts something
         return [PieceFunction(each, graph, places) for each in pieces]
 
-    def _place_loss(self, loss: FlatGraph, blocks: Sequence[int | None], n_blocks: int) -> None:
-        known = [place for place in self._places(loss) if place is not None]
+    def _place_loss(self, loss: FlatGraph, blocks: Sequence[int | None]) -> None:
+        known = self._places(loss)
         found = {blocks[place] for place in known}
         if len(known) < len(loss.variables) or not found:
             return  # on what the output does not depend on
