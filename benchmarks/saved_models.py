@@ -1,6 +1,6 @@
 """SavedModels in Keras 3: what hub.KerasLayer, TFSMLayer and keras_transfer do with the same six.
 
-    python benchmarks/saved_models.py [--seeds 3] [--foreign FOLDER ...] [--quick]
+    python benchmarks/saved_models.py [--seeds 3] [--parts peers cost] [--foreign FOLDER] [--quick]
 
 The first table: each cell is tried, in a process of its own for each SavedModel, and says "yes" or
 the shortest reason why not. Each peer is used as its documentation says, at its best:
@@ -498,9 +498,12 @@ def table_of_cost(seeds):
 def main():
     parser = harness.make_parser(__doc__, "one SavedModel, one mode, one draw", seeds=3)
     parser.add_argument("--foreign", nargs="*", default=[], help="folders of other SavedModels")
+    parser.add_argument("--parts", nargs="*", default=["peers", "cost"], help="which tables")
     options = harness.read_options(parser)
-    table_of_peers(options.foreign)
-    table_of_cost(options.seeds)
+    if "peers" in options.parts:
+        table_of_peers(options.foreign)
+    if "cost" in options.parts:
+        table_of_cost(options.seeds)
 
 
 if __name__ == "__main__":
