@@ -80,6 +80,12 @@ def cut_graph(graph: FlatGraph, block_of: Sequence[int | None], n_blocks: int) -
     for block in range(n_blocks):
         updates = {place: new for place, new in graph.updates.items() if block_of[place] == block}
         own = [name for name, where in data.items() if where == block]
+        nodes, _ = _closure(graph, data, block, own)
+        # What becomes of a state, such as that of a random generator, is told where it is used.
+        used = {each for name in nodes for each in graph.nodes[name].input}
+        for name, place in graph.values.items():
+            if name in used and block_of[place] is None and place in graph.updates:
+                updates[place] = graph.updates[place]
         parts.append(_closure(graph, data, block, [*own, *map(node_of, updates.values())]))
     gives: list[list[str]] = [[] for _ in range(n_blocks)]
     for tensor in dict.fromkeys([*(each for _, reads in parts for each in reads), graph.output]):

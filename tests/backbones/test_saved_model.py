@@ -437,6 +437,33 @@ def test_its_dropout_follows_what_trains_and_the_seed(recurrent):
     assert losses(1, 0)[0] == pytest.approx(losses(1, 0)[1], rel=1e-5)
 
 
+def test_random_layers_of_keras_train_and_draw_anew(tmp_path):
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(6, name="dense_1"),
+            layers.Dropout(0.5),
+            layers.Dense(6, name="dense_2"),
+            layers.GaussianNoise(0.5),
+        ]
+    )
+    export_backbone(get_backbone(network), tmp_path / "model")
+    model = get_backbone(f"hub:{tmp_path / 'model'}").load()
+    vectors = np.ones((6, 5), "float32")
+    one, other = (model(vectors, training=True).numpy() for _ in range(2))
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(model(vectors), model(vectors))
+    X, y = tiny.vectors()
+    found = get_backbone(f"hub:{tmp_path / 'model'}")
+    recipe = ParameterTransfer(1, epochs=2, learning_rate=1e-3)
+    fits = [
+        TransferClassifier(found, recipe, readout="last", random_state=0, guard=None).fit(X, y)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*(clf.predict_proba(X) for clf in fits))
+
+
 class Reversed(tf.Module):
     """Has a gradient of its own, of a swish."""
 
